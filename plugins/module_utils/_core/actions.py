@@ -1,0 +1,413 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection: not part of its public API, may change in any release.
+"""The steps of a plan, as values: what a user sees of them, and what is sent for them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+from .drive import Drive
+from .guest import Boot
+from .options import TABLE, Kind
+from .size import human_size
+from .slot import Slot
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a plan for people.
+
+    :param sign: ``+`` new, ``~`` changed, ``>`` moved, ``-`` taken away, ``!`` destroyed, ``?`` only noticed.
+    :param subject: the slot, or what else changes.
+    :param what: the change.
+    :param detail: more about it, or what remains to be done.
+    """
+
+    sign: str
+    subject: str
+    what: str
+    detail: str = ""
+
+
+def option_words(drive: Drive) -> str:
+    """The options of a drive in words: ``cache none, iothread, no backup, ssd``."""
+    words = []
+    for name, value in drive.options:
+        row = TABLE.get(name)
+        if row is None:
+            continue
+        if row.kind is Kind.BOOLEAN:
+            words.append(name if value == "1" else f"no {name}")
+        else:
+            words.append(name if (name, value) == ("discard", "on") else f"{name} {value}")
+    return ", ".join(words)
+
+
+@dataclass(frozen=True, slots=True)
+class Action:
+    """The base of all steps.
+
+    :param slot: the slot that it is about, ``None`` for the guest as a whole.
+    """
+
+    slot: Slot | None
+
+    @property
+    def verb(self) -> str:
+        """The name of the step in results: ``create``, ``resize`` …"""
+        return type(self).__name__.lower()
+
+    @property
+    def line(self) -> Line:
+        """The step for people."""
+        raise NotImplementedError(type(self).__name__)
+
+    @property
+    def settings(self) -> Iterator[tuple[str, str]]:
+        """What a configuration call sets for it."""
+        yield from ()
+
+    @property
+    def deletions(self) -> Iterator[str]:
+        """What a configuration call deletes for it."""
+        yield from ()
+
+
+@dataclass(frozen=True, slots=True)
+class Create(Action):
+    """A new, empty or imported disk, EFI or TPM volume, or cloud-init drive."""
+
+    drive: Drive
+    request: str
+    size: int | None
+    format: str | None
+    source: str | None = None
+
+    @property
+    def line(self) -> Line:
+        what = [human_size(self.size)] if self.size else []
+        if self.drive.is_cloudinit:
+            what.append("cloud-init drive")
+        elif self.format:
+            what.append(self.format)
+        what.append(f"on {self.drive.storage}")
+        if self.source:
+            what.append(f"from {self.source}")
+        return Line("+", str(self.slot), " ".join(what), option_words(self.drive))
+
+    @property
+    def settings(self) -> Iterator[tuple[str, str]]:
+        yield str(self.slot), self.request
+
+
+@dataclass(frozen=True, slots=True)
+class Attach(Action):
+    """An existing volume comes into a slot."""
+
+    drive: Drive
+    replaces: Drive | None = None
+
+    @property
+    def line(self) -> Line:
+        kept = f"instead of {self.replaces.volume}, which is kept as unused" if self.replaces else ""
+        detail = "; ".join(part for part in (option_words(self.drive), kept) if part)
+        return Line("~" if self.replaces else "+", str(self.slot), f"volume {self.drive.volume}", detail)
+
+    @property
+    def settings(self) -> Iterator[tuple[str, str]]:
+        yield str(self.slot), str(self.drive)
+
+
+@dataclass(frozen=True, slots=True)
+class Media(Action):
+    """A CD-ROM drive is added, or its medium changes."""
+
+    drive: Drive
+    before: Drive | None
+
+    @property
+    def line(self) -> Line:
+        medium = "empty" if self.drive.volume == "none" else self.drive.volume
+        if self.before is None:
+            return Line("+", str(self.slot), f"CD-ROM drive, {medium}", option_words(self.drive))
+        before = "empty" if self.before.volume == "none" else self.before.volume
+        return Line("~", str(self.slot), f"CD-ROM {before} -> {medium}")
+
+    @property
+    def settings(self) -> Iterator[tuple[str, str]]:
+        yield str(self.slot), str(self.drive)
+
+
+@dataclass(frozen=True, slots=True)
+class Change(Action):
+    """Options of a drive change; the volume stays."""
+
+    before: Drive
+    after: Drive
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The options that change."""
+        keys = {key for key, _value in (*self.before.options, *self.after.options)}
+        return tuple(sorted(key for key in keys if self.before.get(key) != self.after.get(key)))
+
+    @property
+    def line(self) -> Line:
+        words = [
+            f"{name} {_shown(name, self.before.get(name))} -> {_shown(name, self.after.get(name))}" for name in self.names
+        ]
+        return Line("~", str(self.slot), ", ".join(words))
+
+    @property
+    def settings(self) -> Iterator[tuple[str, str]]:
+        yield str(self.slot), str(self.after)
+
+
+def _shown(name: str, value: str | None) -> str:
+    if value is None:
+        default = TABLE[name].default if name in TABLE else None
+        return f"{_shown(name, default)} (default)" if default is not None else "(unset)"
+    if name in TABLE and TABLE[name].kind is Kind.BOOLEAN:
+        return {"1": "true", "0": "false"}.get(value, value)
+    return value
+
+
+@dataclass(frozen=True, slots=True)
+class Switch(Action):
+    """A volume comes to another slot; nothing is copied."""
+
+    source: Slot
+    before: Drive
+    drive: Drive
+    boot_follows: bool = False
+
+    @property
+    def line(self) -> Line:
+        dropped = sorted({key for key, _value in self.before.options} - {key for key, _value in self.drive.options})
+        notes = ["same volume"]
+        if self.boot_follows:
+            notes.append("boot order follows")
+        if dropped and self.slot is not None:
+            notes.append(f"without {', '.join(dropped)}, which {self.slot.bus} does not have")
+        changed = Change(self.slot, self.before.with_options(dict.fromkeys(dropped)), self.drive)
+        if changed.names:
+            notes.append(changed.line.what)
+        return Line(">", str(self.slot), f"was {self.source}", ", ".join(notes))
+
+    @property
+    def settings(self) -> Iterator[tuple[str, str]]:
+        yield str(self.slot), str(self.drive)
+
+    @property
+    def deletions(self) -> Iterator[str]:
+        yield str(self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Detach(Action):
+    """A slot is emptied; a volume in it is kept as ``unusedN``."""
+
+    drive: Drive
+
+    @property
+    def line(self) -> Line:
+        kept = "CD-ROM drive removed" if self.drive.is_cdrom else f"{self.drive.volume} kept as unused"
+        return Line("-", str(self.slot), "detached" if not self.drive.is_cdrom else kept, "" if self.drive.is_cdrom else kept)
+
+    @property
+    def deletions(self) -> Iterator[str]:
+        yield str(self.slot)
+
+
+@dataclass(frozen=True, slots=True)
+class Destroy(Action):
+    """A volume is destroyed, and its slot emptied."""
+
+    volume: str
+    size: int | None = None
+
+    @property
+    def line(self) -> Line:
+        size = f" ({human_size(self.size)})" if self.size else ""
+        return Line("!", str(self.slot), f"volume {self.volume}{size} is destroyed")
+
+    @property
+    def deletions(self) -> Iterator[str]:
+        yield str(self.slot)
+
+
+@dataclass(frozen=True, slots=True)
+class Resize(Action):
+    """A disk grows. Sizes in bytes."""
+
+    before: int | None
+    after: int
+
+    @property
+    def line(self) -> Line:
+        before = human_size(self.before) if self.before else "?"
+        return Line("~", str(self.slot), f"{before} -> {human_size(self.after)}", "partitions and file systems stay as they are")
+
+
+@dataclass(frozen=True, slots=True)
+class Move(Action):
+    """A disk is copied to another storage or into another format."""
+
+    drive: Drive
+    storage: str
+    format: str | None
+    new_format: str
+    delete_source: bool
+
+    @property
+    def line(self) -> Line:
+        places = [f"{self.drive.storage} -> {self.storage}"] if self.drive.storage != self.storage else []
+        if self.drive.format != self.new_format:
+            places.append(f"{self.drive.format} -> {self.new_format}")
+        fate = "destroyed" if self.delete_source else "kept as unused"
+        return Line("~", str(self.slot), ", ".join(places) or f"copied on {self.storage}", f"{self.drive.volume} {fate}")
+
+
+@dataclass(frozen=True, slots=True)
+class Controller(Action):
+    """The SCSI controller changes."""
+
+    before: str | None
+    after: str
+
+    @property
+    def line(self) -> Line:
+        return Line("~", "scsihw", f"{self.before or 'lsi (default)'} -> {self.after}")
+
+    @property
+    def settings(self) -> Iterator[tuple[str, str]]:
+        yield "scsihw", self.after
+
+
+@dataclass(frozen=True, slots=True)
+class BootOrder(Action):
+    """The boot order changes, because it was declared or because a listed drive moved."""
+
+    before: Boot | None
+    after: Boot
+
+    @property
+    def line(self) -> Line:
+        before = " ".join(self.before.devices) if self.before else "(unset)"
+        return Line("~", "boot", f"{before or '(nothing)'} -> {' '.join(self.after.devices) or '(nothing)'}")
+
+    @property
+    def settings(self) -> Iterator[tuple[str, str]]:
+        yield "boot", str(self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class BootDisk(Action):
+    """The boot disk of PVE's older form follows its drive."""
+
+    before: str
+    after: str
+
+    @property
+    def line(self) -> Line:
+        return Line("~", "bootdisk", f"{self.before} -> {self.after}")
+
+    @property
+    def settings(self) -> Iterator[tuple[str, str]]:
+        yield "bootdisk", self.after
+
+
+@dataclass(frozen=True, slots=True)
+class Note(Action):
+    """The journal in the guest's notes is written or cleared (see journal.py)."""
+
+    description: str
+
+    @property
+    def line(self) -> Line:
+        return Line("~", "description", "what is under way is noted, to be cleared at the end")
+
+    @property
+    def settings(self) -> Iterator[tuple[str, str]]:
+        if self.description:
+            yield "description", self.description
+
+    @property
+    def deletions(self) -> Iterator[str]:
+        if not self.description:
+            yield "description"
+
+
+@dataclass(frozen=True, slots=True)
+class Revert(Action):
+    """Pending values that somebody left behind are taken back."""
+
+    keys: tuple[str, ...]
+
+    @property
+    def line(self) -> Line:
+        return Line("~", "pending", f"{', '.join(self.keys)} taken back")
+
+
+@dataclass(frozen=True, slots=True)
+class Power(Action):
+    """The guest is shut down or started, because the task allows it."""
+
+    start: bool
+
+    @property
+    def verb(self) -> str:
+        return "start" if self.start else "shutdown"
+
+    @property
+    def line(self) -> Line:
+        return Line("~", "power", "started again" if self.start else "shut down")
+
+
+class CallKind(str, Enum):
+    """Which call of PVE carries steps out."""
+
+    REVERT = "revert"
+    CONFIG = "config"
+    DESTROY = "destroy"
+    RESIZE = "resize"
+    MOVE = "move"
+    SHUTDOWN = "shutdown"
+    START = "start"
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One call and the steps that it carries out.
+
+    :param parameters: as PVE takes them, without the digest.
+    """
+
+    kind: CallKind
+    actions: tuple[Action, ...]
+    parameters: tuple[tuple[str, str], ...] = ()
+
+    def parameter(self, name: str) -> str | None:
+        """The value of a parameter, or ``None``."""
+        return dict(self.parameters).get(name)
+
+
+def config_call(actions: tuple[Action, ...]) -> Call:
+    """One ``POST config`` that carries all the given steps."""
+    values: dict[str, str] = {}
+    gone: list[str] = []
+    for action in actions:
+        values.update(action.settings)
+        gone.extend(action.deletions)
+    if gone:
+        values["delete"] = ",".join(gone)
+    return Call(CallKind.CONFIG, actions, tuple(values.items()))
+
+
+def drive_request(storage: str, amount: str, options: Mapping[str, str]) -> str:
+    """The drive string that makes PVE allocate: ``tank:500,cache=none``."""
+    return ",".join([f"{storage}:{amount}", *(f"{key}={value}" for key, value in sorted(options.items()))])

@@ -1,0 +1,156 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection: not part of its public API, may change in any release.
+"""One drive as PVE writes it in a guest's configuration: a volume and its options, read without losing anything."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from . import propstring
+from .errors import ParseError
+from .size import format_pve_size, parse_pve_size
+
+_EXTENSION = re.compile(r"\.(raw|qcow2|qcow|qed|vmdk|cloop)$")
+_OWNER = re.compile(r"(?:vm|base|subvol|basevol)-(\d+)-")
+#: What ``size=`` of a drive is called in the projection when only PVE will know the volume's name.
+NEW_VOLUME = "(new)"
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """A drive string, taken apart.
+
+    :param volume: the volume id, ``none``, ``cdrom`` or an absolute path.
+    :param options: the other pairs, verbatim and sorted by name, as PVE keeps them. Unknown ones are among them.
+    """
+
+    volume: str
+    options: tuple[tuple[str, str], ...] = ()
+
+    def __str__(self) -> str:
+        return ",".join([self.volume, *(f"{key}={value}" for key, value in self.options)])
+
+    def get(self, name: str) -> str | None:
+        """The stored value of an option, or ``None`` when it is absent."""
+        return next((value for key, value in self.options if key == name), None)
+
+    @property
+    def storage(self) -> str | None:
+        """The storage of the volume, or ``None`` for a path, an empty CD-ROM drive or a host drive."""
+        storage, colon, _name = self.volume.partition(":")
+        return storage if colon and not self.volume.startswith("/") else None
+
+    @property
+    def is_new(self) -> bool:
+        """Whether this is a projected drive whose volume PVE will name."""
+        return self.volume.endswith(f":{NEW_VOLUME}")
+
+    @property
+    def is_cloudinit(self) -> bool:
+        """Whether this is a cloud-init drive. PVE tells them by the volume's name."""
+        return bool(re.search(r"(?:^|[:/-])cloudinit(?:\.\w+)?$", self.volume))
+
+    @property
+    def is_cdrom(self) -> bool:
+        """Whether this is a CD-ROM drive (a cloud-init drive is not counted)."""
+        return not self.is_cloudinit and (self.get("media") == "cdrom" or self.volume in ("none", "cdrom"))
+
+    @property
+    def is_disk(self) -> bool:
+        """Whether this is a disk with content of its own."""
+        return not self.is_cdrom and not self.is_cloudinit
+
+    @property
+    def size(self) -> int | None:
+        """The size in bytes that the configuration records, or ``None`` when it records none."""
+        text = self.get("size")
+        return None if text is None else parse_pve_size(text)
+
+    @property
+    def format(self) -> str:
+        """The image format, told by ``format=`` or the volume's name as PVE tells it: no extension means raw."""
+        return self.get("format") or volume_format(self.volume)
+
+    @property
+    def owner(self) -> int | None:
+        """The guest that owns the volume by its name, or ``None`` when the name does not tell."""
+        return volume_owner(self.volume)
+
+    @property
+    def base(self) -> str | None:
+        """The base volume of a linked clone, when the volume's name tells it (file and ZFS or RBD storages)."""
+        return volume_base(self.volume)
+
+    @property
+    def is_base(self) -> bool:
+        """Whether the volume is a template's base volume."""
+        return volume_name(self.volume).startswith(("base-", "basevol-"))
+
+    def with_options(self, changes: Mapping[str, str | None]) -> Drive:
+        """The same drive with options set (a text) or removed (``None``); all others stay as they are."""
+        kept = {key: value for key, value in self.options if key not in changes}
+        kept.update({key: value for key, value in changes.items() if value is not None})
+        return make_drive(self.volume, kept.items())
+
+    def with_volume(self, volume: str) -> Drive:
+        """The same options on another volume."""
+        return Drive(volume, self.options)
+
+    def with_size(self, size: int) -> Drive:
+        """The same drive with another recorded size in bytes."""
+        return self.with_options({"size": format_pve_size(size)})
+
+
+def make_drive(volume: str, options: Iterable[tuple[str, str]] = ()) -> Drive:
+    """A drive with its options in PVE's order."""
+    return Drive(volume, tuple(sorted(options)))
+
+
+def parse_drive(text: str) -> Drive:
+    """Read a drive string in any spelling that PVE accepts (``file=`` or ``volume=`` in any place, or bare).
+
+    :raises ParseError: for a string without a volume, or with a key that comes twice.
+    """
+    volume: str | None = None
+    options: list[tuple[str, str]] = []
+    for key, value in propstring.parse(text, "file"):
+        if key in ("file", "volume"):
+            if volume is not None:
+                raise ParseError(f"the volume is given twice in '{text}'")
+            volume = value
+        else:
+            options.append((key, value))
+    if not volume:
+        raise ParseError(f"'{text}' names no volume")
+    return make_drive(volume, options)
+
+
+def volume_name(volume: str) -> str:
+    """The last part of a volume id: ``vm-100-disk-0.qcow2`` of ``local:100/vm-100-disk-0.qcow2``."""
+    return volume.rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+
+
+def volume_format(volume: str) -> str:
+    """The format that PVE takes a volume for. Source: pve-storage 9.1.7, ``parse_volname`` of the plugins."""
+    match = _EXTENSION.search(volume)
+    return match[1] if match else "raw"
+
+
+def volume_owner(volume: str) -> int | None:
+    """The guest whose number the volume's name carries."""
+    match = _OWNER.match(volume_name(volume))
+    return int(match[1]) if match else None
+
+
+def volume_base(volume: str) -> str | None:
+    """The base volume id that a linked clone's volume id names, or ``None``."""
+    storage, colon, name = volume.partition(":")
+    parts = name.split("/")
+    if not colon or len(parts) < 2 or not any(part.startswith(("base-", "basevol-")) for part in parts[:-1]):
+        return None
+    last = max(index for index, part in enumerate(parts[:-1]) if part.startswith(("base-", "basevol-")))
+    return f"{storage}:{'/'.join(parts[: last + 1])}"

@@ -1,0 +1,313 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection: not part of its public API, may change in any release.
+"""What a user declares, as values: read from plain dictionaries, checked as far as that needs no cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from .errors import ParseError, Refusal
+from .options import ALIASES, TABLE
+from .size import parse_size
+from .slot import Slot, parse_slot
+
+STATES = ("present", "detached", "absent")
+FORMATS = ("raw", "qcow2", "vmdk")
+CONTROLLERS = ("lsi", "lsi53c810", "virtio-scsi-pci", "virtio-scsi-single", "megasas", "pvscsi")
+UNDECLARED = ("keep", "report", "detach")
+POWER = ("never", "stop_if_needed")
+
+#: Spellings with underscores, which is how Ansible users write names, beside PVE's own.
+_OPTION_SPELLINGS = MappingProxyType(
+    {**{name: name for name in TABLE}, **{name.replace("-", "_"): name for name in TABLE}, **ALIASES}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """The declaration of one slot. Absent attributes are ``None``: the user said nothing about them.
+
+    :param size: bytes.
+    :param minimum: whether a disk that is larger than ``size`` is right as it is.
+    :param volume: an existing volume id, or an ``unusedN`` of the guest.
+    :param options: canonical values by PVE's name.
+    :param unset: options to remove.
+    :param delete_source: whether a move destroys the volume that it leaves.
+    """
+
+    slot: Slot
+    state: str = "present"
+    storage: str | None = None
+    size: int | None = None
+    minimum: bool = False
+    format: str | None = None
+    volume: str | None = None
+    moved_from: Slot | None = None
+    import_from: str | None = None
+    media: str | None = None
+    iso: str | None = None
+    cloudinit: bool = False
+    options: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    unset: tuple[str, ...] = ()
+    delete_source: bool = False
+    flatten: bool = False
+
+    @property
+    def is_cdrom(self) -> bool:
+        """Whether a CD-ROM drive is declared."""
+        return self.media == "cdrom" or self.iso is not None
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """The declaration of one guest.
+
+    :param boot: devices in the order in which to try them, or ``None`` to keep the order right by itself.
+    :param allow_destroy: whether ``state: absent`` may destroy data.
+    """
+
+    vmid: int | None = None
+    name: str | None = None
+    node: str | None = None
+    disks: tuple[Disk, ...] = ()
+    scsihw: str | None = None
+    boot: tuple[str, ...] | None = None
+    undeclared: str = "keep"
+    power: str = "never"
+    revert_leftovers: bool = False
+    allow_destroy: bool = False
+
+    @property
+    def label(self) -> str:
+        """How messages call the guest before it is found."""
+        parts = [self.name or "", f"({self.vmid})" if self.name and self.vmid else str(self.vmid or "")]
+        return " ".join(part for part in parts if part) or "a guest without vmid and name"
+
+    def disk(self, slot: Slot) -> Disk | None:
+        """The declaration of a slot, or ``None``."""
+        return next((disk for disk in self.disks if disk.slot == slot), None)
+
+
+class _Collector:
+    """Collects what is wrong with one guest's declaration, so that everything is reported together."""
+
+    def __init__(self, guest: str) -> None:
+        self.guest = guest
+        self.refusals: list[Refusal] = []
+
+    def add(self, slot: str, option: str, value: object, problem: str, remedy: str) -> None:
+        self.refusals.append(Refusal(self.guest, slot, option, "" if value is None else str(value), problem, remedy))
+
+    def parse(self, slot: str, option: str, value: object, reader: Callable[[str], object]) -> object:
+        """Apply a reader; what it refuses becomes a refusal and ``None``."""
+        if value is None:
+            return None
+        try:
+            return reader(value)  # type: ignore[arg-type]
+        except ParseError as error:
+            problem, _, remedy = str(error).partition("; ")
+            self.add(slot, option, "", problem, remedy or "correct it")
+            return None
+
+
+def read_layout(data: Mapping[str, object], defaults: Layout | None = None) -> tuple[Layout, tuple[Refusal, ...]]:
+    """Read one guest's declaration.
+
+    :param data: the guest's dictionary as the module's ``guests`` option has it.
+    :param defaults: values for ``undeclared``, ``power``, ``revert_leftovers`` and ``allow_destroy`` that the guest
+        does not give.
+    :returns: the layout and everything that is wrong with it; with refusals the layout must not be used.
+    """
+    base = defaults or Layout()
+    vmid, name = data.get("vmid"), data.get("name")
+    head = Layout(vmid=int(str(vmid)) if vmid is not None else None, name=str(name) if name else None)
+    collector = _Collector(head.label)
+    disks = tuple(_read_disks(data.get("disks") or (), collector))
+    boot = data.get("boot")
+    layout = Layout(
+        vmid=head.vmid,
+        name=head.name,
+        node=_text(data.get("node")),
+        disks=disks,
+        scsihw=_choice(data.get("scsihw"), CONTROLLERS, "scsihw", collector),
+        boot=None if boot is None else tuple(str(device) for device in _sequence(boot)),
+        undeclared=_choice(data.get("undeclared"), UNDECLARED, "undeclared", collector) or base.undeclared,
+        power=_choice(data.get("power"), POWER, "power", collector) or base.power,
+        revert_leftovers=_flag(data.get("revert_leftovers"), base.revert_leftovers),
+        allow_destroy=base.allow_destroy,
+    )
+    _check_slots(layout, collector)
+    return layout, tuple(collector.refusals)
+
+
+def _sequence(value: object) -> Sequence[object]:
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+def _text(value: object) -> str | None:
+    return None if value is None or value == "" else str(value)
+
+
+def _flag(value: object, default: bool) -> bool:
+    return default if value is None else bool(value)
+
+
+def _choice(value: object, allowed: Sequence[str], option: str, collector: _Collector, slot: str = "") -> str | None:
+    text = _text(value)
+    if text is not None and text not in allowed:
+        collector.add(slot, option, text, "is not known", f"write one of {', '.join(allowed)}")
+        return None
+    return text
+
+
+def _read_disks(disks: object, collector: _Collector) -> Iterator[Disk]:
+    for entry in _sequence(disks):
+        if not isinstance(entry, Mapping):
+            collector.add("", "disks", entry, "is no dictionary", "write one dictionary a slot")
+            continue
+        text = str(entry.get("slot") or "")
+        slot = collector.parse(text, "slot", text, parse_slot)
+        if isinstance(slot, Slot):
+            yield _read_disk(slot, entry, collector)
+
+
+def _read_disk(slot: Slot, entry: Mapping[str, object], collector: _Collector) -> Disk:
+    where = str(slot)
+    moved_from = collector.parse(where, "moved_from", _text(entry.get("moved_from")), parse_slot)
+    size = collector.parse(where, "size", entry.get("size"), parse_size)
+    media = _choice(entry.get("media"), ("disk", "cdrom"), "media", collector, where)
+    disk = Disk(
+        slot=slot,
+        state=_choice(entry.get("state"), STATES, "state", collector, where) or "present",
+        storage=_text(entry.get("storage")),
+        size=size if isinstance(size, int) else None,
+        minimum=_flag(entry.get("minimum"), False),
+        format=_choice(entry.get("format"), FORMATS, "format", collector, where),
+        volume=_text(entry.get("volume")),
+        moved_from=moved_from if isinstance(moved_from, Slot) else None,
+        import_from=_text(entry.get("import_from")),
+        media=media,
+        iso=_text(entry.get("iso")),
+        cloudinit=_flag(entry.get("cloudinit"), False),
+        options=MappingProxyType(dict(_read_options(slot, entry, collector))),
+        unset=tuple(_read_unset(slot, entry, collector)),
+        delete_source=_flag(entry.get("delete_source"), False),
+        flatten=_flag(entry.get("flatten"), False),
+    )
+    return disk
+
+
+def _read_options(slot: Slot, entry: Mapping[str, object], collector: _Collector) -> Iterator[tuple[str, str]]:
+    for key, value in entry.items():
+        name = _OPTION_SPELLINGS.get(key)
+        if name is None or value is None:
+            continue
+        row = TABLE[name]
+        if slot.bus not in row.buses:
+            collector.add(
+                str(slot), name, value, f"{slot.bus} has no such option",
+                f"it exists on {', '.join(sorted(row.buses))}; remove it or use another bus",
+            )
+            continue
+        try:
+            yield name, row.canonical(value)
+        except ParseError:
+            collector.add(str(slot), name, value, "is not allowed", f"write {row.allowed}")
+
+
+def _read_unset(slot: Slot, entry: Mapping[str, object], collector: _Collector) -> Iterator[str]:
+    for item in _sequence(entry.get("unset") or ()):
+        name = _OPTION_SPELLINGS.get(str(item))
+        if name is None or slot.bus not in TABLE[name].buses:
+            names = ", ".join(sorted(row.name for row in TABLE.values() if slot.bus in row.buses))
+            collector.add(str(slot), "unset", item, f"{slot.bus} has no such option", f"it has {names}")
+        else:
+            yield name
+
+
+def _check_slots(layout: Layout, collector: _Collector) -> None:
+    seen: set[Slot] = set()
+    for disk in layout.disks:
+        if disk.slot in seen:
+            collector.add(str(disk.slot), "slot", disk.slot, "is declared twice", "declare each slot once")
+        seen.add(disk.slot)
+        for problem in _contradictions(disk):
+            collector.refusals.append(Refusal(layout.label, str(disk.slot), *problem))
+    sources = {disk.slot: disk.moved_from for disk in layout.disks if disk.moved_from is not None}
+    taken: dict[Slot, Slot] = {}
+    for slot, source in sources.items():
+        if source in taken:
+            collector.add(str(slot), "moved_from", source, f"{taken[source]} names it too", "one disk can't become two")
+        taken[source] = slot
+        if source in sources:
+            collector.add(
+                str(slot), "moved_from", source, "is itself declared with moved_from, so a second run could not tell "
+                "what has been done", "name the volumes with volume: instead",
+            )
+
+
+_Problem = tuple[str, str, str, str]
+
+
+def _contradictions(disk: Disk) -> Iterator[_Problem]:
+    """What contradicts itself in one disk's declaration: option, value, problem, remedy."""
+    yield from _contradicting_origins(disk)
+    yield from _contradicting_kinds(disk)
+    yield from _contradicting_options(disk)
+
+
+def _contradicting_origins(disk: Disk) -> Iterator[_Problem]:
+    origins = [
+        name
+        for name, given in (
+            ("volume", disk.volume), ("moved_from", disk.moved_from), ("import_from", disk.import_from),
+            ("iso", disk.iso), ("cloudinit", disk.cloudinit),
+        )
+        if given
+    ]
+    if len(origins) > 1:
+        yield origins[0], "", f"contradicts {' and '.join(origins[1:])}", "say in one way where the content comes from"
+    if disk.state != "present" and origins:
+        yield origins[0], "", f"makes no sense with state={disk.state}", "remove one of the two"
+    if disk.moved_from is not None and (disk.moved_from == disk.slot or disk.moved_from.is_unused):
+        remedy = "name the slot where the disk was" if disk.moved_from == disk.slot else f"write volume: {disk.moved_from}"
+        yield "moved_from", str(disk.moved_from), "is not another slot of a drive", remedy
+    if disk.moved_from is not None and disk.moved_from.is_firmware:
+        yield "moved_from", str(disk.moved_from), "can't be on another bus", "EFI and TPM volumes stay where they are"
+    if disk.import_from and not disk.storage:
+        yield "storage", "", "is missing", "say where import_from is to be written"
+    if disk.slot.is_unused and disk.state != "absent":
+        yield "state", disk.state, "is not possible for an unused volume", "write state: absent, or attach it with volume:"
+
+
+def _contradicting_kinds(disk: Disk) -> Iterator[_Problem]:
+    fixed = [name for name, given in (("size", disk.size), ("format", disk.format), ("storage", disk.storage)) if given]
+    if disk.is_cdrom:
+        if disk.slot.bus not in ("ide", "sata", "scsi"):
+            yield "media", "cdrom", f"{disk.slot.bus} can't hold a CD-ROM drive", "use an ide, sata or scsi slot"
+        if fixed:
+            yield fixed[0], "", "means nothing for a CD-ROM drive", "name the image with iso, or iso: none for an empty drive"
+        if disk.media == "disk":
+            yield "iso", str(disk.iso), "contradicts media=disk", "remove one of the two"
+    if disk.cloudinit and not disk.slot.is_firmware and disk.slot.bus == "virtio":
+        yield "cloudinit", "true", "virtio can't hold a CD-ROM drive", "use an ide, sata or scsi slot"
+    if disk.cloudinit and disk.size:
+        yield "size", str(disk.size), "PVE decides the size of a cloud-init drive", "remove it"
+    if disk.slot.is_firmware and disk.size and disk.state == "present":
+        yield "size", str(disk.size), f"the firmware decides the size of {disk.slot}", "remove it"
+    if disk.size == 0:
+        yield "size", "0", "a disk has a size", "write at least 1K"
+
+
+def _contradicting_options(disk: Disk) -> Iterator[_Problem]:
+    for name in disk.unset:
+        if name in disk.options:
+            yield "unset", name, "is set in the same declaration", "remove one of the two"
+    for name, value in disk.options.items():
+        clash = [other for other in TABLE[name].excludes if other in disk.options]
+        if clash and name < clash[0]:
+            yield name, value, f"PVE refuses it beside {clash[0]}", "keep one of them"
