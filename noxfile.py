@@ -1,0 +1,193 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What ./dev hands over to. The sessions run in .venv, which ./dev makes; only where versions must differ do they
+have an environment of their own, kept under .cache/nox.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import nox
+
+sys.path.insert(0, str(Path(__file__).parent / "tests"))
+from tools import checkout, pythons  # noqa: E402  # they are found only through the line above
+
+nox.options.sessions = ["test"]
+nox.options.error_on_missing_interpreters = True
+
+TOP = Path(__file__).parent.resolve()
+CACHE = TOP / ".cache"
+REQUIREMENTS = TOP / "tests" / "requirements"
+PYTHON = sys.executable  # that of .venv
+# Every supported ansible-core, and the Pythons that it runs on as controller.
+CORES = {
+    "2.18.19": ("3.11", "3.12", "3.13"),
+    "2.19.14": ("3.11", "3.12", "3.13"),
+    "2.20.10": ("3.12", "3.13", "3.14"),
+    "2.21.5": ("3.12", "3.13", "3.14"),
+}
+here = functools.partial(nox.session, python=False)
+
+
+def environment(*path: Path) -> dict[str, str]:
+    """The environment for a command: `path` first, this collection importable, Ansible's own files in .cache."""
+    search = [*path, Path(PYTHON).parent, *pythons.search_path()]
+    (CACHE / "home").mkdir(parents=True, exist_ok=True)
+    return {
+        "PATH": os.pathsep.join(map(str, search)),
+        "PYTHONPATH": os.pathsep.join([str(TOP / "tests"), str(checkout.link())]),
+        "ANSIBLE_COLLECTIONS_PATH": str(checkout.link()),
+        "ANSIBLE_HOME": str(CACHE / "ansible"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def own_environment(session: nox.Session, name: str, python: str, *arguments: str) -> Path:
+    """The bin folder of .cache/nox/<name>, a virtual environment with `arguments` installed, made again when they change."""
+    folder = CACHE / "nox" / name
+    stamp = folder / "stamp"
+    wanted = "\n".join([str(folder), python, *arguments])
+    wanted += "".join(Path(word).read_text("utf-8") for word in arguments if word.endswith(".txt"))
+    if not stamp.is_file() or stamp.read_text("utf-8") != wanted:
+        shutil.rmtree(folder, ignore_errors=True)
+        session.run(PYTHON, "-m", "virtualenv", "-q", "-p", python, str(folder), env=environment())
+        session.run(str(folder / "bin" / "python"), "-m", "pip", "install", "-q", *arguments, env=environment())
+        stamp.write_text(wanted, "utf-8")
+    return folder / "bin"
+
+
+def linters(session: nox.Session) -> Path:
+    return own_environment(session, "lint", PYTHON, "-r", str(REQUIREMENTS / "lint.txt"))
+
+
+def sanity(session: nox.Session, bin_folder: Path, *arguments: str) -> None:
+    """ansible-test sanity on what the artifact will hold, with the ansible-core of `bin_folder`."""
+    tree = checkout.stage(CACHE / "sanity" / bin_folder.parent.name)
+    checkout.offer_get_pip(bin_folder, CACHE / "home")
+    # ansible-test keeps a virtual environment for each of its tests in HOME.
+    env = environment(bin_folder, pythons.folder(CACHE / "pythons")) | {"HOME": str(CACHE / "home")}
+    del env["PYTHONPATH"], env["ANSIBLE_COLLECTIONS_PATH"]
+    with session.chdir(tree):
+        session.run(str(bin_folder / "python"), str(bin_folder / "ansible-test"), "sanity", "--color", "no", *arguments, env=env)
+
+
+@here
+def test(session: nox.Session) -> None:
+    """Unit and lab tests, ruff, mypy, ansible-test sanity. With arguments: pytest with them, nothing else."""
+    if session.posargs:
+        session.run(PYTHON, "-m", "pytest", *session.posargs, env=environment())
+        return
+    session.run(PYTHON, "-m", "ruff", "check", ".", env=environment())
+    if packages := checkout.packages():
+        session.run(PYTHON, "-m", "mypy", *(f"--package={name}" for name in packages), env=environment())
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    sanity(session, Path(PYTHON).parent, "--local", "--python", python)
+    session.run(PYTHON, "-m", "pytest", "-n", "2", "--dist", "loadfile", env=environment())
+
+
+@here(default=False)
+def check(session: nox.Session) -> None:
+    """Everything that a release needs."""
+    for name in ("test", "cores", "lint", "artifact", "docs"):
+        session.notify(name)
+
+
+@here(default=False)
+def cores(session: nox.Session) -> None:
+    """Sanity and unit tests on every supported ansible-core that a Python of this machine can run."""
+    found = pythons.find()
+    for core, candidates in CORES.items():
+        usable = [version for version in candidates if version in found]
+        if not usable:
+            session.warn(f"ansible-core {core} was not tested: it needs Python {' or '.join(candidates)}")
+            continue
+        requirements = ("-r", str(REQUIREMENTS / "test.txt"))
+        bin_folder = own_environment(session, f"core-{core}", found[usable[-1]], f"ansible-core=={core}", *requirements)
+        sanity(session, bin_folder, "--local")
+        session.run(str(bin_folder / "python"), "-m", "pytest", "tests/unit", env=environment(bin_folder))
+
+
+@here(default=False)
+def lint(session: nox.Session) -> None:
+    """The linters of YAML, documentation, changelog and licences."""
+    bin_folder = linters(session)
+    env = environment(bin_folder) | {"HOME": str(CACHE / "home")}
+    tree = checkout.stage(CACHE / "lint")
+    session.run(str(bin_folder / "yamllint"), "--strict", ".", env=env)
+    session.run(str(bin_folder / "reuse"), "lint", "--quiet", env=env)
+    session.run(str(bin_folder / "ansible-lint"), "--offline", env=env)
+    with session.chdir(tree):
+        command = ("lint-collection-docs", "--plugin-docs", "--validate-collection-refs", "self", "--skip-rstcheck", ".")
+        session.run(str(bin_folder / "antsibull-docs"), *command, env=env)
+        session.run(str(bin_folder / "antsibull-changelog"), "lint", env=env)
+
+
+@here(default=False)
+def artifact(session: nox.Session) -> None:
+    """Builds the collection as Galaxy gets it, installs that, reads its documentation and lets Galaxy's importer judge."""
+    bin_folder = own_environment(session, "importer", PYTHON, "-r", str(REQUIREMENTS / "importer.txt"))
+    env = environment(bin_folder) | {"HOME": str(CACHE / "home")}
+    tree = checkout.stage(CACHE / "build")
+    output = CACHE / "artifact"
+    shutil.rmtree(output, ignore_errors=True)
+    galaxy = (str(bin_folder / "ansible-galaxy"), "collection")
+    session.run(*galaxy, "build", "--output-path", str(output), str(tree), env=env)
+    (tarball,) = output.glob("*.tar.gz")
+    installed = output / "collections"
+    session.run(*galaxy, "install", "--offline", "-p", str(installed), str(tarball), env=env)
+    listing = (str(bin_folder / "ansible-doc"), "--list", "diskwright.proxmox")
+    session.run(*listing, env=env | {"ANSIBLE_COLLECTIONS_PATH": str(installed)})
+    with session.chdir(output):
+        session.run(str(bin_folder / "python"), "-m", "galaxy_importer.main", str(tarball), env=env)
+
+
+@here(default=False)
+def docs(session: nox.Session) -> None:
+    """The documentation as static HTML in .cache/docs/html."""
+    bin_folder = own_environment(session, "docs", PYTHON, "-r", str(REQUIREMENTS / "docs.txt"))
+    source, html = checkout.docs_source(CACHE / "docs"), CACHE / "docs" / "html"
+    env = environment(bin_folder)
+    collection = ("collection", "--use-current", "--squash-hierarchy", "--dest-dir", str(source), "diskwright.proxmox")
+    session.run(str(bin_folder / "antsibull-docs"), *collection, env=env)
+    session.run(str(bin_folder / "sphinx-build"), "-q", "-n", "-W", "--keep-going", str(source), str(html), env=env)
+    session.log(f"open {html / 'index.html'}")
+
+
+def run_package(session: nox.Session, name: str) -> None:
+    session.run(PYTHON, "-m", name, *session.posargs, env=environment())
+
+
+@here(default=False)
+def lab(session: nox.Session) -> None:
+    """The Proxmox VE lookalike of the tests."""
+    run_package(session, "lab")
+
+
+@here(default=False)
+def demo(session: nox.Session) -> None:
+    """Shows the collection at work, in a lab."""
+    run_package(session, "demo")
+
+
+@here(default=False)
+def bench(session: nox.Session) -> None:
+    """Measures the collection."""
+    run_package(session, "bench")
+
+
+@here(default=False)
+def lock(session: nox.Session) -> None:
+    """Makes the exact pins in tests/requirements/*.txt anew from the *.in files."""
+    bin_folder = own_environment(session, "lock", PYTHON, "uv")
+    for name in ("test", "ansible", "lint", "docs", "importer"):
+        command = ["pip", "compile", "-q", "--universal", "--python-version", "3.11", "--no-annotate", "--no-header"]
+        if name == "ansible":  # installed together with test.txt
+            command += ["-c", "test.txt"]
+        with session.chdir(REQUIREMENTS):
+            pins = session.run(str(bin_folder / "uv"), *command, f"{name}.in", silent=True, env=environment(), external=True)
+        checkout.write_pins(REQUIREMENTS / f"{name}.txt", pins)

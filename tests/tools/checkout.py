@@ -1,0 +1,86 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""This checkout as Ansible wants to see it: below ansible_collections/diskwright/proxmox."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import yaml
+
+TOP = Path(__file__).resolve().parents[2]
+NAME = Path("ansible_collections", "diskwright", "proxmox")
+HEADER = "# SPDX-FileCopyrightText: The diskwright.proxmox authors\n# SPDX-License-Identifier: GPL-3.0-or-later\n"
+
+
+def link() -> Path:
+    """A folder from which Ansible and Python find this checkout as a collection, through a symlink."""
+    root = TOP / ".cache" / "collections"
+    place = root / NAME
+    if not (place.is_symlink() and place.resolve() == TOP):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        place.unlink(missing_ok=True)
+        place.symlink_to(TOP)
+    return root
+
+
+def files() -> list[Path]:
+    """What belongs to the project: committed, or new and not ignored. Relative to the checkout."""
+    # safe.directory: the checkout may belong to somebody else, as when root works in a container.
+    command = ["git", "-c", "safe.directory=*", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    output = subprocess.run(command, cwd=TOP, check=True, capture_output=True, text=True).stdout
+    return sorted({Path(name) for name in output.split("\0") if name and (TOP / name).is_file()})
+
+
+def shipped() -> list[Path]:
+    """The files that go into the artifact: `files` without galaxy.yml's build_ignore."""
+    ignored = yaml.safe_load((TOP / "galaxy.yml").read_text("utf-8"))["build_ignore"]
+
+    def is_ignored(path: Path) -> bool:
+        parts = [path, *path.parents]
+        return any(fnmatch.fnmatch(str(part), pattern) for part in parts for pattern in ignored)
+
+    return [path for path in files() if not is_ignored(path)]
+
+
+def stage(root: Path) -> Path:
+    """Copies what is shipped below `root`: ansible-test refuses a symlink, and must not see the rest."""
+    shutil.rmtree(root, ignore_errors=True)
+    tree = root / NAME
+    for path in shipped():
+        (tree / path).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(TOP / path, tree / path)
+    return tree
+
+
+def packages() -> list[str]:
+    """The names of the plugin packages that are there, as mypy takes them."""
+    folders = (TOP / "plugins" / kind for kind in ("module_utils", "filter", "modules", "action"))
+    return [".".join([*NAME.parts, "plugins", folder.name]) for folder in folders if any(folder.rglob("*.py"))]
+
+
+def offer_get_pip(bin_folder: Path, home: Path) -> None:
+    """Puts get_pip_shim.py where ansible-test keeps the get-pip.py that it would otherwise download."""
+    (source,) = bin_folder.parent.glob("lib/python3*/site-packages/ansible_test/_internal/python_requirements.py")
+    cache = home / ".ansible" / "test" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    for version in re.findall(r"\bpip='([0-9.]+)'", source.read_text("utf-8")):
+        shutil.copy2(Path(__file__).with_name("get_pip_shim.py"), cache / f"get_pip_{version.replace('.', '_')}.py")
+
+
+def docs_source(root: Path) -> Path:
+    """A fresh Sphinx source folder with the configuration and the guides of docs/."""
+    shutil.rmtree(root, ignore_errors=True)
+    source = root / "source"
+    shutil.copytree(TOP / "docs", source)
+    source.chmod(0o700)  # antsibull-docs refuses a folder that others can read
+    return source
+
+
+def write_pins(path: Path, pins: str) -> None:
+    origin = f"# Exact pins, made from {path.with_suffix('.in').name} by: nox -s lock\n"
+    path.write_text(HEADER + origin + pins, "utf-8")
