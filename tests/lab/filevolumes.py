@@ -1,0 +1,443 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Storages that are folders: dir, nfs, cifs, the same with volume chains, and btrfs.
+
+After pve-storage 9.1.7: Storage/Plugin.pm, DirPlugin.pm, BTRFSPlugin.pm.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import ClassVar
+
+from lab import images
+from lab.images import KIB, Place
+from lab.terms import Log, StorageError, Volname, VolumeInfo
+from lab.volumes import ALL, Backend, Features, round_up
+
+NAME = re.compile(r"^((vm-|base-|subvol-)(\d+)-[^/\s]+\.(raw|qcow2|vmdk|subvol))$")
+OTHER_NAME = re.compile(r"^((base-)?[^/\s]+\.(raw|qcow2|vmdk|subvol))$")
+SAFE, SAFE_SPACE = r"[a-zA-Z0-9\-.+=_]", r"[ a-zA-Z0-9\-.+=_]"
+IMPORT_EXT = r"\.(ova|ovf|qcow2|raw|vmdk)"
+FILES = {
+    "iso": re.compile(r"^([^/]+\.(?:iso|img))$", re.I),
+    "vztmpl": re.compile(r"^([^/]+\.tar(?:\.(?:gz|xz|zst|bz2))?)$"),
+    "backup": re.compile(r"^([^/]+\.(?:tgz|(?:tar|vma)(?:\.(?:gz|lzo|zst|bz2))?))$"),
+    "snippets": re.compile(r"^([^/]+)$"),
+    "import": re.compile(rf"^({SAFE_SPACE}+{IMPORT_EXT})$"),
+}
+"""Content types that are plain files, and the names they take."""
+SUBDIRS = {"images": "images", "rootdir": "private", "iso": "template/iso", "vztmpl": "template/cache",
+           "backup": "dump", "snippets": "snippets", "import": "import"}
+OVA_MEMBER = re.compile(rf"^({SAFE_SPACE}+\.ova/{SAFE_SPACE}+\.(qcow2|raw|vmdk))$")
+LINKED = re.compile(r"^(\d+)/(\S+)/(\d+)/(\S+)$")
+PLAIN = re.compile(r"^(\d+)/(\S+)$")
+
+
+def image_name(name: str) -> tuple[str, bool]:
+    """The format in a file name and whether it is a base; raises PVE's text (parse_name_dir)."""
+    if found := NAME.match(name):
+        return found[4], found[2] == "base-"
+    if re.match(r"^snap-.*\.qcow2$", name):
+        raise StorageError(f"'{name}' is a snapshot filename, not a volume!")
+    if found := OTHER_NAME.match(name):
+        return found[3], bool(found[2])
+    raise StorageError(f"unable to parse volume filename '{name}'")
+
+
+class FileStorage(Backend):
+    """dir, nfs, cifs. Snapshots are internal to a qcow2, linked clones are overlays."""
+
+    formats: ClassVar[tuple[str, tuple[str, ...]]] = ("raw", ("raw", "qcow2", "vmdk", "subvol"))
+    features: ClassVar[Features] = {
+        "snapshot": {"current": frozenset({"qcow2"}), "snap": frozenset({"qcow2"})},
+        "clone": {"base": ALL},
+        "template": {"current": ALL},
+        "copy": {"base": ALL, "current": ALL, "snap": frozenset({"qcow2"})},
+        "sparseinit": {"base": ALL, "current": ALL},
+        "rename": {"current": ALL},
+    }
+
+    # ---- names
+
+    def parse(self, volname: str) -> Volname:
+        if found := LINKED.match(volname):
+            image_name(found[2])
+            fmt, is_base = image_name(found[4])
+            return Volname(self.sid, "images", found[4], int(found[3]), found[2], is_base, fmt, int(found[1]))
+        if found := PLAIN.match(volname):
+            fmt, is_base = image_name(found[2])
+            return Volname(self.sid, "images", found[2], int(found[1]), None, is_base, fmt)
+        vtype, _, rest = volname.partition("/")
+        if vtype == "import" and (found := OVA_MEMBER.match(rest)):
+            return Volname(self.sid, "import", rest, None, None, False, f"ova+{found[2]}")
+        if vtype in FILES and FILES[vtype].match(rest):
+            return Volname(self.sid, vtype, rest, None, None, False,
+                           rest.rpartition(".")[2] if vtype == "import" else "raw")
+        raise StorageError(f"unable to parse directory volume name '{volname}'")
+
+    def volid(self, name: Volname) -> str:
+        if name.owner is None:
+            return f"{self.sid}:{name.vtype}/{name.name}"
+        base = f"{name.base_owner}/{name.base}/" if name.base else ""
+        return f"{self.sid}:{base}{name.owner}/{name.name}"
+
+    def subdir(self, vtype: str) -> str:
+        """The content type's folder below the storage's path."""
+        given = dict(part.split("=", 1) for part in str(self.config.get("content-dirs", "")).split(",") if "=" in part)
+        return given.get(vtype, SUBDIRS[vtype])
+
+    def at(self, relative: str) -> Place:
+        return Place(self.folder / relative, f"{self.config['path']}/{relative}")
+
+    def file_name(self, name: Volname, snap: str | None) -> str:
+        return name.name
+
+    def place(self, name: Volname, snap: str | None = None) -> Place:
+        owner = f"{name.owner}/" if name.vtype == "images" else ""
+        return self.at(f"{self.subdir(name.vtype)}/{owner}{self.file_name(name, snap)}")
+
+    def image_files(self, vmid: int | None) -> list[Path]:
+        wanted = "[0-9][0-9]*" if vmid is None else str(vmid)
+        return sorted(self.folder.glob(f"{self.subdir('images')}/{wanted}/*"))
+
+    def names(self, vmid: int) -> list[str]:
+        return [path.name for path in self.image_files(vmid) if not path.name.startswith("snap-")]
+
+    # ---- volumes
+
+    def activate(self, name: Volname) -> None:
+        if not self.place(name).file.exists():
+            raise StorageError(f"volume '{self.volid(name)}' does not exist")
+
+    def new_place(self, vmid: int, fmt: str, name: str | None) -> tuple[Volname, Place]:
+        """The checks of a new image's name; makes its folder."""
+        name = name or self.free_name(vmid, fmt)
+        found, is_base = image_name(name)
+        if found != fmt:
+            raise StorageError(f"illegal name '{name}' - wrong extension for format ('{found} != '{fmt}')")
+        volume = Volname(self.sid, "images", name, vmid, None, is_base, fmt)
+        place = self.place(volume)
+        place.file.parent.mkdir(parents=True, exist_ok=True)
+        return volume, place
+
+    def alloc(self, vmid: int, fmt: str, name: str | None, size: int, log: Log) -> Volname:
+        volume, place = self.new_place(vmid, fmt, name)
+        if place.file.exists():
+            raise StorageError(f"disk image '{place.shown}' already exists")
+        images.create(place, fmt, round_up(size, KIB), log)
+        return volume
+
+    def free(self, name: Volname, log: Log) -> None:
+        place = self.place(name)
+        if not place.file.exists():
+            log(f"disk image '{place.shown}' does not exist")
+            return
+        self.remove(name, log)
+        if name.vtype == "images" and place.file.parent.exists() and not any(place.file.parent.iterdir()):
+            place.file.parent.rmdir()
+
+    def remove(self, name: Volname, log: Log) -> None:
+        self.place(name).file.unlink()
+
+    def resize(self, name: Volname, size: int, log: Log) -> None:
+        if name.format not in ("raw", "qcow2"):
+            raise StorageError("can't resize this image format")
+        place = self.place(name)
+        if name.is_base:  # PVE sets the immutable flag on it
+            log(f"qemu-img: Could not open '{place.shown}': Could not open '{place.shown}': Operation not permitted")
+            raise StorageError(images.resize_failure(place, name.format, size))
+        images.resize(place, name.format, size, log)
+
+    def row(self, name: Volname) -> VolumeInfo:
+        place = self.place(name)
+        image = images.inspect(place, name.format)
+        parent = re.match(r"^\.\./(\d+)/([^/]+\.(?:raw|qcow2|vmdk))$", image.backing or "")
+        volume = replace(name, base=parent[2], base_owner=int(parent[1])) if parent else name
+        return VolumeInfo(self.volid(volume), name.format, image.size, image.used, image.backing, name.owner,
+                          int(place.file.stat().st_ctime))
+
+    def owned(self, path: Path) -> Volname | None:
+        """The volume that a file in an image folder is, or None."""
+        try:
+            fmt, is_base = image_name(path.name)
+        except StorageError:
+            return None
+        if fmt not in self.formats[1]:
+            return None
+        return Volname(self.sid, "images", path.name, int(path.parent.name), None, is_base, fmt)
+
+    def list(self, vmid: int | None) -> Iterator[VolumeInfo]:
+        for path in self.image_files(vmid):
+            if name := self.owned(path):
+                yield self.row(name)
+
+    # ---- snapshots
+
+    def _needs_qcow2(self, name: Volname, doing: str) -> None:
+        if name.format != "qcow2":
+            raise StorageError(f"can't {doing} this image format")
+
+    def snapshot(self, name: Volname, snap: str, log: Log) -> None:
+        self._needs_qcow2(name, "snapshot")
+        images.snapshot(self.place(name), "-c", snap)
+
+    def rollback(self, name: Volname, snap: str, log: Log) -> None:
+        self._needs_qcow2(name, "rollback snapshot")
+        images.snapshot(self.place(name), "-a", snap)
+
+    def snapshot_delete(self, name: Volname, snap: str, log: Log) -> None:
+        self._needs_qcow2(name, "delete snapshot for")
+        images.snapshot(self.place(name), "-d", snap)
+
+    def snapshots(self, name: Volname) -> list[str]:
+        return list(images.inspect(self.place(name), name.format).snapshots)
+
+    def source(self, name: Volname, snap: str | None) -> tuple[Place, str | None]:
+        return self.place(name), snap
+
+    # ---- bases and clones
+
+    def create_base(self, name: Volname) -> Volname:
+        if name.is_base:
+            raise StorageError("create_base not possible with base image")
+        base = replace(name, name=re.sub(r"^vm-", "base-", name.name), is_base=True)
+        target = self.place(base)
+        if target.file.exists():
+            raise StorageError(f"file '{target.shown}' already exists")
+        self.place(name).file.rename(target.file)
+        return base
+
+    def clone(self, name: Volname, vmid: int, log: Log, snap: str | None) -> Volname:
+        if snap:
+            raise StorageError("this storage type does not support clone_image on snapshot")
+        if not name.is_base:
+            raise StorageError("clone_image only works on base images")
+        new = self.free_name(vmid, "qcow2")
+        own = self.volid(name).partition(":")[2]
+        log(f"clone {own}: images, {new}, {vmid} to {new} (base=../{name.owner}/{name.name})")
+        volume = Volname(self.sid, "images", new, vmid, name.name, False, "qcow2", name.owner)
+        place = self.place(volume)
+        place.file.parent.mkdir(parents=True, exist_ok=True)
+        images.create_backed(place, f"../{name.owner}/{name.name}", name.format, log)
+        return volume
+
+    def rename(self, name: Volname, target_vmid: int) -> Volname:
+        volume = replace(name, name=self.free_name(target_vmid, name.format), owner=target_vmid, is_base=False)
+        target = self.place(volume).file
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.place(name).file.rename(target)
+        return volume
+
+
+class ShareStorage(FileStorage):
+    """nfs and cifs: the same without subvolumes, so each format counts its disk numbers alone."""
+
+    formats: ClassVar[tuple[str, tuple[str, ...]]] = ("raw", ("raw", "qcow2", "vmdk"))
+
+
+class ChainStorage(FileStorage):
+    """A folder with `snapshot-as-volume-chain`: a snapshot is the old file, renamed, below a new overlay."""
+
+    sequential: ClassVar[bool] = True
+
+    def file_name(self, name: Volname, snap: str | None) -> str:
+        return f"snap-{snap}-{name.name}" if snap else name.name
+
+    def _overlay(self, name: Volname, snap: str, log: Log) -> None:
+        images.create_backed(self.place(name), self.file_name(name, snap), name.format, log)
+
+    def _rename(self, name: Volname, old: str | None, new: str | None, log: Log) -> None:
+        source, target = self.place(name, old), self.place(name, new)
+        log(f"rename {source.shown} to {target.shown}")
+        source.file.rename(target.file)
+
+    def snapshot(self, name: Volname, snap: str, log: Log) -> None:
+        self._needs_qcow2(name, "snapshot")
+        self._rename(name, None, snap, log)
+        self._overlay(name, snap, log)
+
+    def rollback(self, name: Volname, snap: str, log: Log) -> None:
+        self._needs_qcow2(name, "rollback snapshot")
+        self.place(name).file.unlink()
+        self._overlay(name, snap, log)
+
+    def snapshots(self, name: Volname) -> list[str]:
+        """Follows the chain from the volume down."""
+        if name.format != "qcow2":
+            return []
+        found: list[str] = []
+        snap: str | None = None
+        prefix, suffix = "snap-", f"-{name.name}"
+        while True:
+            backing = images.inspect(self.place(name, snap), "qcow2").backing or ""
+            if not (backing.startswith(prefix) and backing.endswith(suffix)):
+                return found[::-1]
+            snap = backing[len(prefix):-len(suffix)]
+            found.append(snap)
+
+    def snapshot_delete(self, name: Volname, snap: str, log: Log) -> None:
+        self._needs_qcow2(name, "delete snapshot for")
+        present = self.snapshots(name)
+        if snap not in present:
+            raise StorageError(f"volume {self.place(name, snap).shown} is missing")
+        index = present.index(snap)
+        child = present[index + 1] if index + 1 < len(present) else None
+        if index == 0:
+            self._merge(name, snap, child, log)
+        else:
+            self._rebase(name, snap, child, present[index - 1], log)
+
+    def _merge(self, name: Volname, snap: str, child: str | None, log: Log) -> None:
+        """The oldest one is the biggest as a rule: its child is written into it, and it takes the child's name."""
+        target = self.place(name, child)
+        called = self.volid(name).partition(":")[2]
+        log(f"{called}: deleting snapshot '{snap}' by commiting snapshot '{child or 'current'}'")
+        log(f"running 'qemu-img commit {target.shown}'")
+        log(images.commit(target))
+        self._rename(name, snap, child, log)
+
+    def _rebase(self, name: Volname, snap: str, child: str | None, parent: str, log: Log) -> None:
+        target = self.place(name, child)
+        called, backing = self.volid(name).partition(":")[2], self.file_name(name, parent)
+        log(f"{called}: deleting snapshot '{snap}' by rebasing '{child or 'current'}' on top of '{parent}'")
+        log(f"running '/usr/bin/qemu-img rebase -b {backing} -F qcow2 -f qcow2 {target.shown}'")
+        images.rebase(target, backing)
+        self.place(name, snap).file.unlink()
+
+    def remove(self, name: Volname, log: Log) -> None:
+        chain = self.snapshots(name)
+        place = self.place(name)
+        linked = name.format == "qcow2" and not chain and images.inspect(place, "qcow2").backing
+        place.file.unlink()
+        for snap in chain:
+            self.place(name, snap).file.unlink()
+        if linked:  # PVE takes the base for a snapshot without a name, and so for the volume itself
+            log(f"unlink '{place.shown}' failed - No such file or directory")
+
+    def source(self, name: Volname, snap: str | None) -> tuple[Place, str | None]:
+        return self.place(name, snap), None
+
+    def rename(self, name: Volname, target_vmid: int) -> Volname:
+        if self.snapshots(name):
+            raise StorageError("we can't rename volume if a snapshot backed by a volume-chain exists")
+        return super().rename(name, target_vmid)
+
+
+class BtrfsStorage(FileStorage):
+    """btrfs: a raw disk is a subvolume with a file in it, so it has snapshots and clones; the rest is as on dir."""
+
+    formats: ClassVar[tuple[str, tuple[str, ...]]] = ("raw", ("raw", "subvol"))
+    features: ClassVar[Features] = {
+        "snapshot": {"current": frozenset({"qcow2", "raw"}), "snap": frozenset({"qcow2", "raw"})},
+        "clone": {"base": ALL, "current": frozenset({"raw"}), "snap": frozenset({"raw"})},
+        "template": {"current": ALL},
+        "copy": {"base": ALL, "current": ALL, "snap": frozenset({"qcow2", "raw"})},
+        "sparseinit": {"base": ALL, "current": ALL},
+        "rename": {"current": ALL},
+    }
+
+    def file_name(self, name: Volname, snap: str | None) -> str:
+        if name.vtype != "images" or name.format != "raw":
+            return name.name
+        return name.name.removesuffix(".raw") + (f"@{snap}" if snap else "") + "/disk.raw"
+
+    def names(self, vmid: int) -> list[str]:
+        return [path.name for path in self.image_files(vmid) if "@" not in path.name]
+
+    def owned(self, path: Path) -> Volname | None:
+        if "@" in path.name or ("." in path.name) == path.is_dir():
+            return None
+        name = path.name + ("" if "." in path.name else ".raw")
+        fmt, is_base = image_name(name)
+        return Volname(self.sid, "images", name, int(path.parent.name), None, is_base, fmt)
+
+    def alloc(self, vmid: int, fmt: str, name: str | None, size: int, log: Log) -> Volname:
+        if fmt != "raw":
+            return super().alloc(vmid, fmt, name, size, log)
+        volume, place = self.new_place(vmid, fmt, name)
+        subvolume = Place(place.file.parent, place.shown.removesuffix("/disk.raw"))
+        if place.file.exists():
+            raise StorageError(f"disk image '{subvolume.shown}' already exists")
+        images.sparse(place.file, round_up(size, KIB))
+        return volume
+
+    def remove(self, name: Volname, log: Log) -> None:
+        if name.format != "raw":
+            super().remove(name, log)
+            return
+        folder = self.place(name).file.parent
+        for path in [folder, *folder.parent.glob(f"{folder.name}@*")]:
+            (path / "disk.raw").unlink()
+            path.rmdir()
+
+    def free(self, name: Volname, log: Log) -> None:
+        super().free(name, log)
+        folder = self.folder / self.subdir("images") / str(name.owner)
+        if name.vtype == "images" and folder.exists() and not any(folder.iterdir()):
+            folder.rmdir()
+
+    def _copied(self, source: Place, target: Place) -> None:
+        target.file.parent.mkdir(parents=True, exist_ok=True)
+        images.copy(source.file, target.file)
+
+    def snapshot(self, name: Volname, snap: str, log: Log) -> None:
+        if name.format == "raw":
+            self._copied(self.place(name), self.place(name, snap))
+        else:
+            super().snapshot(name, snap, log)
+
+    def rollback(self, name: Volname, snap: str, log: Log) -> None:
+        if name.format == "raw":
+            self._copied(self.place(name, snap), self.place(name))
+        else:
+            super().rollback(name, snap, log)
+
+    def snapshot_delete(self, name: Volname, snap: str, log: Log) -> None:
+        if name.format != "raw":
+            super().snapshot_delete(name, snap, log)
+            return
+        path = self.place(name, snap).file
+        path.unlink()
+        path.parent.rmdir()
+
+    def snapshots(self, name: Volname) -> list[str]:
+        if name.format != "raw":
+            return super().snapshots(name)
+        folder = self.place(name).file.parent
+        found = sorted(folder.parent.glob(f"{folder.name}@*"), key=lambda p: (p / "disk.raw").stat().st_mtime_ns)
+        return [path.name.partition("@")[2] for path in found]
+
+    def source(self, name: Volname, snap: str | None) -> tuple[Place, str | None]:
+        if name.format == "raw":
+            return self.place(name, snap), None
+        return super().source(name, snap)
+
+    def _move(self, name: Volname, target: Volname) -> None:
+        old, new = self.place(name).file, self.place(target).file
+        new.parent.parent.mkdir(parents=True, exist_ok=True)
+        old.parent.rename(new.parent)
+
+    def create_base(self, name: Volname) -> Volname:
+        if name.format != "raw":
+            return super().create_base(name)
+        base = replace(name, name=re.sub(r"^vm-", "base-", name.name), is_base=True)
+        self._move(name, base)
+        return base
+
+    def clone(self, name: Volname, vmid: int, log: Log, snap: str | None) -> Volname:
+        if name.format != "raw":
+            return super().clone(name, vmid, log, snap)
+        volume = Volname(self.sid, "images", self.free_name(vmid, "raw"), vmid, None, False, "raw")
+        self._copied(self.place(name, snap), self.place(volume))
+        return volume
+
+    def rename(self, name: Volname, target_vmid: int) -> Volname:
+        if name.format != "raw":
+            return super().rename(name, target_vmid)
+        volume = replace(name, name=self.free_name(target_vmid, "raw"), owner=target_vmid)
+        self._move(name, volume)
+        return volume
