@@ -81,6 +81,8 @@ class Call:
     """The file of a multipart upload, complete, in the state folder; the handler moves it or it is deleted."""
     fields: list[str] = field(default_factory=list)
     """The names of the multipart fields in the order in which they came."""
+    extra: dict[str, Any] = field(default_factory=dict)
+    """What the answer has beside `data`."""
 
     @property
     def node(self) -> str:
