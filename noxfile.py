@@ -48,7 +48,7 @@ def environment(*path: Path) -> dict[str, str]:
 
 
 def own_environment(session: nox.Session, name: str, python: str, *arguments: str) -> Path:
-    """The bin folder of .cache/nox/<name>, a virtual environment with `arguments` installed, made again when they change."""
+    """The bin folder of the virtual environment .cache/nox/<name>, holding `arguments`; made anew when they change."""
     folder = CACHE / "nox" / name
     stamp = folder / "stamp"
     wanted = "\n".join([str(folder), python, *arguments])
@@ -65,7 +65,7 @@ def linters(session: nox.Session) -> Path:
     return own_environment(session, "lint", PYTHON, "-r", str(REQUIREMENTS / "lint.txt"))
 
 
-def sanity(session: nox.Session, bin_folder: Path, *arguments: str) -> None:
+def run_sanity(session: nox.Session, bin_folder: Path, *arguments: str) -> None:
     """ansible-test sanity on what the artifact will hold, with the ansible-core of `bin_folder`."""
     tree = checkout.stage(CACHE / "sanity" / bin_folder.parent.name)
     checkout.offer_get_pip(bin_folder, CACHE / "home")
@@ -73,21 +73,37 @@ def sanity(session: nox.Session, bin_folder: Path, *arguments: str) -> None:
     env = environment(bin_folder, pythons.folder(CACHE / "pythons")) | {"HOME": str(CACHE / "home")}
     del env["PYTHONPATH"], env["ANSIBLE_COLLECTIONS_PATH"]
     with session.chdir(tree):
-        session.run(str(bin_folder / "python"), str(bin_folder / "ansible-test"), "sanity", "--color", "no", *arguments, env=env)
+        ansible_test = (str(bin_folder / "python"), str(bin_folder / "ansible-test"))
+        session.run(*ansible_test, "sanity", "--color", "no", *arguments, env=env)
 
 
 @here
 def test(session: nox.Session) -> None:
-    """Unit and lab tests, ruff, mypy, ansible-test sanity. With arguments: pytest with them, nothing else."""
-    if session.posargs:
-        session.run(PYTHON, "-m", "pytest", *session.posargs, env=environment())
-        return
-    session.run(PYTHON, "-m", "ruff", "check", ".", env=environment())
+    """Style, sanity and all tests. With arguments: pytest with them, nothing else."""
+    for name in ["units"] if session.posargs else ["style", "sanity", "units"]:
+        session.notify(name)
+
+
+@here(default=False)
+def style(session: nox.Session) -> None:
+    """ruff and mypy."""
+    session.run(PYTHON, "-m", "ruff", "check", "--output-format", "concise", ".", env=environment())
     if packages := checkout.packages():
         session.run(PYTHON, "-m", "mypy", *(f"--package={name}" for name in packages), env=environment())
+
+
+@here(default=False)
+def sanity(session: nox.Session) -> None:
+    """ansible-test sanity with the ansible-core and the Python of .venv."""
     python = f"{sys.version_info.major}.{sys.version_info.minor}"
-    sanity(session, Path(PYTHON).parent, "--local", "--python", python)
-    session.run(PYTHON, "-m", "pytest", "-n", "2", "--dist", "loadfile", env=environment())
+    run_sanity(session, Path(PYTHON).parent, "--local", "--python", python)
+
+
+@here(default=False)
+def units(session: nox.Session) -> None:
+    """Unit, lab and end-to-end tests with pytest, on both cores; or pytest with the arguments given."""
+    arguments = session.posargs or ["--numprocesses", "2", "--dist", "loadfile"]
+    session.run(PYTHON, "-m", "pytest", *arguments, env=environment())
 
 
 @here(default=False)
@@ -108,7 +124,7 @@ def cores(session: nox.Session) -> None:
             continue
         requirements = ("-r", str(REQUIREMENTS / "test.txt"))
         bin_folder = own_environment(session, f"core-{core}", found[usable[-1]], f"ansible-core=={core}", *requirements)
-        sanity(session, bin_folder, "--local")
+        run_sanity(session, bin_folder, "--local")
         session.run(str(bin_folder / "python"), "-m", "pytest", "tests/unit", env=environment(bin_folder))
 
 
@@ -122,14 +138,14 @@ def lint(session: nox.Session) -> None:
     session.run(str(bin_folder / "reuse"), "lint", "--quiet", env=env)
     session.run(str(bin_folder / "ansible-lint"), "--offline", env=env)
     with session.chdir(tree):
-        command = ("lint-collection-docs", "--plugin-docs", "--validate-collection-refs", "self", "--skip-rstcheck", ".")
-        session.run(str(bin_folder / "antsibull-docs"), *command, env=env)
+        antsibull = (str(bin_folder / "antsibull-docs"), "lint-collection-docs", "--plugin-docs")
+        session.run(*antsibull, "--validate-collection-refs", "self", "--skip-rstcheck", ".", env=env)
         session.run(str(bin_folder / "antsibull-changelog"), "lint", env=env)
 
 
 @here(default=False)
 def artifact(session: nox.Session) -> None:
-    """Builds the collection as Galaxy gets it, installs that, reads its documentation and lets Galaxy's importer judge."""
+    """Builds what Galaxy gets, installs it, reads its documentation and lets Galaxy's importer judge."""
     bin_folder = own_environment(session, "importer", PYTHON, "-r", str(REQUIREMENTS / "importer.txt"))
     env = environment(bin_folder) | {"HOME": str(CACHE / "home")}
     tree = checkout.stage(CACHE / "build")
@@ -189,5 +205,5 @@ def lock(session: nox.Session) -> None:
         if name == "ansible":  # installed together with test.txt
             command += ["-c", "test.txt"]
         with session.chdir(REQUIREMENTS):
-            pins = session.run(str(bin_folder / "uv"), *command, f"{name}.in", silent=True, env=environment(), external=True)
+            pins = session.run(str(bin_folder / "uv"), *command, f"{name}.in", silent=True, env=environment())
         checkout.write_pins(REQUIREMENTS / f"{name}.txt", pins)

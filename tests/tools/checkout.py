@@ -48,12 +48,17 @@ def shipped() -> list[Path]:
 
 
 def stage(root: Path) -> Path:
-    """Copies what is shipped below `root`: ansible-test refuses a symlink, and must not see the rest."""
+    """Copies what is shipped below `root`: ansible-test refuses a symlink, and must not see the rest.
+
+    The copy is a git repository of its own, as ansible-test would otherwise find this checkout's, which ignores .cache,
+    and report success on no file at all.
+    """
     shutil.rmtree(root, ignore_errors=True)
     tree = root / NAME
     for path in shipped():
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(TOP / path, tree / path)
+    subprocess.run(["git", "init", "--quiet", "--initial-branch", "main", str(tree)], check=True)
     return tree
 
 
