@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from lab import images
+from lab.chains import Chain
 from lab.images import KIB, MIB, Place
 from lab.terms import Log, StorageError, Volname, VolumeInfo
 from lab.volumes import PERL, Backend, Features, round_up
@@ -122,7 +123,7 @@ class BlockStorage(Backend):
     def ctime(self, when: float) -> int | str | None:
         return None
 
-    def list(self, vmid: int | None) -> Iterator[VolumeInfo]:
+    def rows(self, vmid: int | None) -> Iterator[VolumeInfo]:
         for file in sorted(self.names(vmid or 0)):
             if "@" not in file and (name := self.listed(file)) and vmid in (None, name.owner):
                 yield self.row(name)
@@ -217,6 +218,12 @@ class ThinStorage(BlockStorage):
         if not self.place(name).file.exists():
             raise StorageError(f"no such logical volume {self.config['vgname']}/{name.name}")
 
+    def no_size(self, name: Volname, volid: str) -> str:
+        if name.format == "qcow2":
+            return super().no_size(name, volid)
+        return (f"can't get size of '{self.place(name).shown}':   Failed to find logical volume "
+                f'"{self.config["vgname"]}/{name.name}"')
+
     def check_new(self, vmid: int, fmt: str, name: str | None) -> str:
         if fmt != "raw":
             raise StorageError(f"unsupported format '{fmt}' at {PERL}/LvmThinPlugin.pm line 102.")
@@ -295,10 +302,10 @@ class LvmStorage(ThinStorage):
         super().free(name, log)
 
     def snapshot(self, name: Volname, snap: str, log: Log) -> None:
-        raise StorageError(f"can't snapshot '{name.format}' volume")
+        raise StorageError("can't snapshot 'raw' volume")
 
     def rollback_possible(self, name: Volname, snap: str) -> None:
-        raise StorageError(f"can't rollback snapshot for '{name.format}' volume")
+        raise StorageError("can't rollback snapshot for 'raw' volume")
 
     def create_base(self, name: Volname) -> Volname:
         raise StorageError("can't create base images in lvm storage")
@@ -307,8 +314,8 @@ class LvmStorage(ThinStorage):
         raise StorageError("can't clone images in lvm storage")
 
 
-class ChainLvmStorage(LvmStorage):
-    """LVM with `snapshot-as-volume-chain`: qcow2 on a volume, each snapshot a volume below an overlay."""
+class ChainLvmStorage(Chain, LvmStorage):
+    """LVM with volume chains: qcow2 on a volume, each snapshot a volume below an overlay."""
 
     formats: ClassVar[tuple[str, tuple[str, ...]]] = ("qcow2", ("raw", "qcow2"))
     features: ClassVar[Features] = {
@@ -316,7 +323,6 @@ class ChainLvmStorage(LvmStorage):
         "rename": {"current": BOTH},
         "snapshot": {"current": frozenset({"qcow2"}), "snap": frozenset({"qcow2"})},
     }
-    sequential: ClassVar[bool] = True
 
     def activate(self, name: Volname) -> None:
         if name.format == "raw":
@@ -351,75 +357,41 @@ class ChainLvmStorage(LvmStorage):
         log(f"  Logical volume {place.shown.removeprefix('/dev/')} successfully resized.")
         images.resize(place, "qcow2", size, log)
 
-    def snapshots(self, name: Volname) -> list[str]:
-        if name.format == "raw":
-            return []
-        found: list[str] = []
-        snap: str | None = None
-        start, end = self.snap_name(name, "").split(".qcow2")[0], ".qcow2"
-        while backing := images.inspect(self.place(name, snap), "qcow2").backing:
-            snap = backing.removeprefix(start).removesuffix(end)
-            found.append(snap)
-        return found[::-1]
+    def swap(self, name: Volname, old: str | None, new: str | None, log: Log) -> None:
+        source, target = self.place(name, old).file, self.place(name, new).file
+        log(f'  Renamed "{source.name}" to "{target.name}" in volume group "{self.config["vgname"]}"')
+        source.rename(target)
 
-    def _rename_volume(self, old: Place, new: Place, log: Log) -> None:
-        log(f'  Renamed "{old.file.name}" to "{new.file.name}" in volume group "{self.config["vgname"]}"')
-        old.file.rename(new.file)
+    def drop(self, name: Volname, snap: str | None, log: Log) -> None:
+        file = self.place(name, snap).file
+        file.unlink()
+        self.freed(file.name, log)
 
-    def _overlay(self, name: Volname, snap: str, log: Log) -> None:
+    def overlay(self, name: Volname, snap: str, log: Log) -> None:
         log(f'  Logical volume "{name.name}" created.')
-        images.create_backed(self.place(name), self.snap_name(name, snap), "qcow2", log)
+        super().overlay(name, snap, log)
 
-    def snapshot(self, name: Volname, snap: str, log: Log) -> None:
-        if name.format == "raw":
-            super().snapshot(name, snap, log)
-        self._rename_volume(self.place(name), self.place(name, snap), log)
-        self._overlay(name, snap, log)
-
-    def rollback_possible(self, name: Volname, snap: str) -> None:
-        if name.format == "raw":
-            super().rollback_possible(name, snap)
-        Backend.rollback_possible(self, name, snap)
-
-    def rollback(self, name: Volname, snap: str, log: Log) -> None:
-        self.place(name).file.unlink()
-        self.freed(name.name, log)
-        self._overlay(name, snap, log)
-
-    def snapshot_delete(self, name: Volname, snap: str, log: Log) -> None:
-        present = self.snapshots(name)
-        if snap not in present:
-            raise StorageError(f"volume {self.place(name, snap).shown} is missing")
-        index = present.index(snap)
-        child = present[index + 1] if index + 1 < len(present) else None
-        if index == 0:
-            self._merge(name, snap, child, log)
-        else:
-            self._rebase(name, snap, child, present[index - 1], log)
-
-    def _merge(self, name: Volname, snap: str, child: str | None, log: Log) -> None:
-        """The oldest one is the biggest as a rule: its child is written into it, and it takes the child's name."""
+    def merge(self, name: Volname, snap: str, child: str | None, log: Log) -> None:
         old, new, called = self.place(name, snap), self.place(name, child), child or "current"
-        log(f"{name.name}: deleting snapshot '{snap}' by commiting snapshot '{called}'")
         before, after = images.inspect(old, "qcow2").size, images.inspect(new, "qcow2").size
         if after > before:
             log(f"resize '{snap}' ({before} bytes) to match '{called}' ({after} bytes)")
             self._grow(old, after, log)
-        log(f"running 'qemu-img commit {new.shown}'")
-        log(images.commit(new))
+        self.commit(name, child, log)
         log(f"delete {new.file.name}")
-        new.file.unlink()
-        self.freed(new.file.name, log)
+        self.drop(name, child, log)
         log(f"rename {old.file.name} to {new.file.name}")
-        self._rename_volume(old, new, log)
+        self.swap(name, snap, child, log)
 
-    def _rebase(self, name: Volname, snap: str, child: str | None, parent: str, log: Log) -> None:
-        target, backing = self.place(name, child), self.snap_name(name, parent)
-        log(f"{name.name}: deleting snapshot '{snap}' by rebasing '{child or 'current'}' on top of '{parent}'")
-        log(f"running '/usr/bin/qemu-img rebase -b {backing} -F qcow2 -f qcow2 {target.shown}'")
-        images.rebase(target, backing)
-        self.place(name, snap).file.unlink()
-        self.freed(self.snap_name(name, snap), log)
+    def snapshot(self, name: Volname, snap: str, log: Log) -> None:
+        if name.format == "raw":
+            raise StorageError("can't snapshot 'raw' volume")
+        super().snapshot(name, snap, log)
+
+    def rollback_possible(self, name: Volname, snap: str) -> None:
+        if name.format == "raw":
+            raise StorageError("can't rollback snapshot for 'raw' volume")
+        Backend.rollback_possible(self, name, snap)
 
     def rename(self, name: Volname, target_vmid: int) -> Volname:
         if self.snapshots(name):
@@ -451,6 +423,9 @@ class ZfsStorage(BlockStorage):
             raise StorageError(f"timeout: no zvol device link for '{self.volid(name).partition(':')[2]}' found "
                                "after 10 sec.")
 
+    def no_size(self, name: Volname, volid: str) -> str:
+        return f"zfs error: cannot open '{self.config['pool']}/{name.name}': dataset does not exist"
+
     def check_new(self, vmid: int, fmt: str, name: str | None) -> str:
         if fmt != "raw":
             raise StorageError(f"unsupported format '{fmt}' at {PERL}/ZFSPoolPlugin.pm line 292.")
@@ -470,7 +445,10 @@ class RbdStorage(BlockStorage):
 
     def activate(self, name: Volname) -> None:
         if not self.place(name).file.exists():
-            raise StorageError(f"rbd error: rbd: error opening image {name.name}: (2) No such file or directory")
+            raise StorageError(self.no_size(name, self.volid(name)))
+
+    def no_size(self, name: Volname, volid: str) -> str:
+        return f"rbd error: rbd: error opening image {name.name}: (2) No such file or directory"
 
     def check_new(self, vmid: int, fmt: str, name: str | None) -> str:
         return super().check_new(vmid, "raw", name)

@@ -14,12 +14,15 @@ from pathlib import Path
 from typing import ClassVar
 
 from lab import images
-from lab.images import KIB, Place
+from lab.chains import Chain
+from lab.images import KIB, MIB, Place
 from lab.terms import Log, StorageError, Volname, VolumeInfo
 from lab.volumes import ALL, Backend, Features, round_up
 
 NAME = re.compile(r"^((vm-|base-|subvol-)(\d+)-[^/\s]+\.(raw|qcow2|vmdk|subvol))$")
 OTHER_NAME = re.compile(r"^((base-)?[^/\s]+\.(raw|qcow2|vmdk|subvol))$")
+OWN_USE = 64 * MIB
+"""What the file system below takes for itself."""
 SAFE, SAFE_SPACE = r"[a-zA-Z0-9\-.+=_]", r"[ a-zA-Z0-9\-.+=_]"
 IMPORT_EXT = r"\.(ova|ovf|qcow2|raw|vmdk)"
 FILES = {
@@ -170,27 +173,37 @@ class FileStorage(Backend):
             return None
         return Volname(self.sid, "images", path.name, int(path.parent.name), None, is_base, fmt)
 
-    def list(self, vmid: int | None) -> Iterator[VolumeInfo]:
+    def rows(self, vmid: int | None) -> Iterator[VolumeInfo]:
         for path in self.image_files(vmid):
             if name := self.owned(path):
                 yield self.row(name)
 
+    def files(self, vtype: str) -> Iterator[VolumeInfo]:
+        for path in self.folder.glob(f"{self.subdir(vtype)}/*"):
+            if vtype in FILES and FILES[vtype].match(path.name) and path.is_file():
+                stat, name = path.stat(), self.parse(f"{vtype}/{path.name}")
+                yield VolumeInfo(self.volid(name), name.format, stat.st_size, None, None, None, int(stat.st_ctime))
+
+    def occupied(self) -> int:
+        return OWN_USE + super().occupied()
+
     # ---- snapshots
 
-    def _needs_qcow2(self, name: Volname, doing: str) -> None:
+    def needs_qcow2(self, name: Volname, doing: str) -> None:
+        """Only qcow2 has snapshots inside."""
         if name.format != "qcow2":
             raise StorageError(f"can't {doing} this image format")
 
     def snapshot(self, name: Volname, snap: str, log: Log) -> None:
-        self._needs_qcow2(name, "snapshot")
+        self.needs_qcow2(name, "snapshot")
         images.snapshot(self.place(name), "-c", snap)
 
     def rollback(self, name: Volname, snap: str, log: Log) -> None:
-        self._needs_qcow2(name, "rollback snapshot")
+        self.needs_qcow2(name, "rollback snapshot")
         images.snapshot(self.place(name), "-a", snap)
 
     def snapshot_delete(self, name: Volname, snap: str, log: Log) -> None:
-        self._needs_qcow2(name, "delete snapshot for")
+        self.needs_qcow2(name, "delete snapshot for")
         images.snapshot(self.place(name), "-d", snap)
 
     def snapshots(self, name: Volname) -> list[str]:
@@ -239,82 +252,41 @@ class ShareStorage(FileStorage):
     formats: ClassVar[tuple[str, tuple[str, ...]]] = ("raw", ("raw", "qcow2", "vmdk"))
 
 
-class ChainStorage(FileStorage):
-    """A folder with `snapshot-as-volume-chain`: a snapshot is the old file, renamed, below a new overlay."""
-
-    sequential: ClassVar[bool] = True
+class ChainStorage(Chain, FileStorage):
+    """A folder with volume chains."""
 
     def file_name(self, name: Volname, snap: str | None) -> str:
         return f"snap-{snap}-{name.name}" if snap else name.name
 
-    def _overlay(self, name: Volname, snap: str, log: Log) -> None:
-        images.create_backed(self.place(name), self.file_name(name, snap), name.format, log)
-
-    def _rename(self, name: Volname, old: str | None, new: str | None, log: Log) -> None:
+    def swap(self, name: Volname, old: str | None, new: str | None, log: Log) -> None:
         source, target = self.place(name, old), self.place(name, new)
         log(f"rename {source.shown} to {target.shown}")
         source.file.rename(target.file)
 
-    def snapshot(self, name: Volname, snap: str, log: Log) -> None:
-        self._needs_qcow2(name, "snapshot")
-        self._rename(name, None, snap, log)
-        self._overlay(name, snap, log)
-
-    def rollback(self, name: Volname, snap: str, log: Log) -> None:
-        self._needs_qcow2(name, "rollback snapshot")
-        self.place(name).file.unlink()
-        self._overlay(name, snap, log)
-
-    def snapshots(self, name: Volname) -> list[str]:
-        """Follows the chain from the volume down."""
-        if name.format != "qcow2":
-            return []
-        found: list[str] = []
-        snap: str | None = None
-        prefix, suffix = "snap-", f"-{name.name}"
-        while True:
-            backing = images.inspect(self.place(name, snap), "qcow2").backing or ""
-            if not (backing.startswith(prefix) and backing.endswith(suffix)):
-                return found[::-1]
-            snap = backing[len(prefix):-len(suffix)]
-            found.append(snap)
-
-    def snapshot_delete(self, name: Volname, snap: str, log: Log) -> None:
-        self._needs_qcow2(name, "delete snapshot for")
-        present = self.snapshots(name)
-        if snap not in present:
-            raise StorageError(f"volume {self.place(name, snap).shown} is missing")
-        index = present.index(snap)
-        child = present[index + 1] if index + 1 < len(present) else None
-        if index == 0:
-            self._merge(name, snap, child, log)
-        else:
-            self._rebase(name, snap, child, present[index - 1], log)
-
-    def _merge(self, name: Volname, snap: str, child: str | None, log: Log) -> None:
-        """The oldest one is the biggest as a rule: its child is written into it, and it takes the child's name."""
-        target = self.place(name, child)
-        called = self.volid(name).partition(":")[2]
-        log(f"{called}: deleting snapshot '{snap}' by commiting snapshot '{child or 'current'}'")
-        log(f"running 'qemu-img commit {target.shown}'")
-        log(images.commit(target))
-        self._rename(name, snap, child, log)
-
-    def _rebase(self, name: Volname, snap: str, child: str | None, parent: str, log: Log) -> None:
-        target = self.place(name, child)
-        called, backing = self.volid(name).partition(":")[2], self.file_name(name, parent)
-        log(f"{called}: deleting snapshot '{snap}' by rebasing '{child or 'current'}' on top of '{parent}'")
-        log(f"running '/usr/bin/qemu-img rebase -b {backing} -F qcow2 -f qcow2 {target.shown}'")
-        images.rebase(target, backing)
+    def drop(self, name: Volname, snap: str | None, log: Log) -> None:
         self.place(name, snap).file.unlink()
 
+    def merge(self, name: Volname, snap: str, child: str | None, log: Log) -> None:
+        self.commit(name, child, log)
+        self.swap(name, snap, child, log)
+
+    def snapshot(self, name: Volname, snap: str, log: Log) -> None:
+        self.needs_qcow2(name, "snapshot")
+        super().snapshot(name, snap, log)
+
+    def rollback(self, name: Volname, snap: str, log: Log) -> None:
+        self.needs_qcow2(name, "rollback snapshot")
+        super().rollback(name, snap, log)
+
+    def snapshot_delete(self, name: Volname, snap: str, log: Log) -> None:
+        self.needs_qcow2(name, "delete snapshot for")
+        super().snapshot_delete(name, snap, log)
+
     def remove(self, name: Volname, log: Log) -> None:
-        chain = self.snapshots(name)
-        place = self.place(name)
+        chain, place = self.snapshots(name), self.place(name)
         linked = name.format == "qcow2" and not chain and images.inspect(place, "qcow2").backing
-        place.file.unlink()
-        for snap in chain:
-            self.place(name, snap).file.unlink()
+        for snap in [None, *chain]:
+            self.drop(name, snap, log)
         if linked:  # PVE takes the base for a snapshot without a name, and so for the volume itself
             log(f"unlink '{place.shown}' failed - No such file or directory")
 

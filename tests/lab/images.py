@@ -65,7 +65,7 @@ def _tell(text: str, places: tuple[Place, ...]) -> str:
 
 def _qemu_img(arguments: list[str], *places: Place, cwd: Path | None = None, log: Log | None = None,
               error: str | None = None) -> str:
-    """Runs `qemu-img`, returns its output in PVE's paths. A failure raises its text, or `error` with the text logged."""
+    """Runs `qemu-img`, returns its output in PVE's paths; a failure raises `error` with it logged, or it."""
     done = run(["qemu-img", *arguments], cwd)
     complaint = _tell(done.stderr.strip(), places)
     if done.returncode:

@@ -66,8 +66,8 @@ def _lock_of(folder: Path) -> threading.RLock:
 class Storages:
     """Every storage that one node sees. Thread-safe and synchronous; sizes are bytes.
 
-    `root` holds a folder for each node, and `shared` for the storages that all nodes see. Definitions are as in
-    storage.cfg (type, path, vgname, content, nodes, disable, snapshot-as-volume-chain …), plus OWN_KEYS.
+    `root`/storages holds a folder for each node, and `shared` for the storages that all nodes see. Definitions are as
+    in storage.cfg (type, path, vgname, content, nodes, disable, snapshot-as-volume-chain …), plus OWN_KEYS.
     """
 
     def __init__(self, root: Path, definitions: Mapping[str, Mapping[str, Any]], node: str) -> None:
@@ -124,7 +124,7 @@ class Storages:
         config = self.get(sid)
         if sid not in self._backends:
             kind = KINDS[config["type"]]
-            folder = self.root / ("shared" if config.get("shared") else self.node) / sid
+            folder = self.root / "storages" / ("shared" if config.get("shared") else self.node) / sid
             chained = config.get("snapshot-as-volume-chain")
             self._backends[sid] = (kind.chained if chained else kind.plain)(sid, config, folder)
         return self._backends[sid]
@@ -149,8 +149,7 @@ class Storages:
         if not self.active(sid):
             return 0, 0, 0
         total = int(self.get(sid).get("total", 100 * GIB))
-        files = [path for path in self._named(sid).folder.rglob("*") if path.is_file()]
-        used = min(sum(path.stat().st_blocks * 512 for path in files), total)
+        used = min(self._named(sid).occupied(), total)
         return total, used, total - used
 
     # ---- names
@@ -212,7 +211,7 @@ class Storages:
             return backend.volid(backend.alloc(vmid, fmt or self.formats(sid)[0], name, size_bytes, log))
 
     def adopt(self, volid: str, size: int, content: bytes | None = None) -> None:
-        """Makes a volume under exactly this id, with `content` as its first bytes. For seeds: checks and logs nothing."""
+        """Makes a volume under exactly this id, with `content` as its first bytes: for seeds."""
         backend, name = self._volume(volid)
         with _lock_of(backend.folder):
             backend.adopt(name, size)
@@ -245,7 +244,22 @@ class Storages:
         """The images on a storage, sorted as PVE does."""
         backend = self.backend(sid)
         with _lock_of(backend.folder):
-            return sorted(backend.list(vmid), key=lambda row: row.volid.lower())
+            return sorted(backend.rows(vmid), key=lambda row: row.volid.lower())
+
+    def files(self, sid: str, vtype: str) -> builtins.list[VolumeInfo]:
+        """ISO files, templates, import files and the like: what is no image."""
+        backend = self.backend(sid)
+        return sorted(backend.files(vtype), key=lambda row: row.volid.lower())
+
+    def size_info(self, volid: str) -> tuple[int, str, int]:
+        """Virtual size, format and bytes used of any volume, import files too; raises when it is not there."""
+        backend, name = self._volume(volid)
+        place = backend.place(name)
+        if not place.file.is_file():
+            raise StorageError(backend.no_size(name, volid))
+        fmt = name.format if name.format in ("raw", "qcow2", "vmdk") else "raw"
+        image = images.inspect(place, fmt)
+        return image.size, fmt, image.used
 
     # ---- snapshots
 

@@ -92,7 +92,19 @@ class Backend(ABC):
         """The facts of an existing volume."""
 
     @abstractmethod
-    def list(self, vmid: int | None) -> Iterable[VolumeInfo]: ...
+    def rows(self, vmid: int | None) -> Iterable[VolumeInfo]: ...
+
+    def files(self, vtype: str) -> Iterable[VolumeInfo]:
+        """ISO files and the like; only folders have them."""
+        return ()
+
+    def no_size(self, name: Volname, volid: str) -> str:
+        """What PVE says when it asks for the size of a volume that is not there."""
+        return f"volume_size_info on '{volid}' failed - no format"
+
+    def occupied(self) -> int:
+        """Bytes that are taken."""
+        return sum(path.stat().st_blocks * 512 for path in self.folder.rglob("*") if path.is_file())
 
     def adopt(self, name: Volname, size: int) -> None:
         """Makes an empty volume under exactly this name, as seeds need it."""
@@ -150,7 +162,7 @@ class Backend(ABC):
         """Whether a volume id of this storage names `name` as its base. On LVM-thin and btrfs none ever does."""
         if not name.is_base:
             return False
-        parsed = (self.parse(info.volid.partition(":")[2]) for info in self.list(None))
+        parsed = (self.parse(info.volid.partition(":")[2]) for info in self.rows(None))
         return any(p.base == name.name and p.base_owner == name.owner for p in parsed)
 
     def has_feature(self, feature: str, name: Volname, snap: str | None) -> bool:
