@@ -220,6 +220,18 @@ def write(place: Place, fmt: str, content: bytes) -> None:
         _qemu_img(["convert", "-n", "-f", "raw", "-O", fmt, raw.name, str(place.file)], place)
 
 
+def read(place: Place, fmt: str, length: int, offset: int = 0) -> bytes:
+    """Bytes that the guest sees; beyond the end there are none."""
+    if fmt == "raw":
+        with place.file.open("rb") as file:
+            file.seek(offset)
+            return file.read(length)
+    with tempfile.NamedTemporaryFile(dir=place.file.parent) as raw:
+        _qemu_img(["dd", "-U", "-f", fmt, "-O", "raw", "bs=512", f"skip={offset // 512}",
+                   f"count={-(-(offset % 512 + length) // 512)}", f"if={place.file}", f"of={raw.name}"], place)
+        return Path(raw.name).read_bytes()[offset % 512:][:length]
+
+
 def copy(source: Path, target: Path) -> None:
     """A second, independent file with the same content; holes stay holes, shared blocks where the disk can."""
     done = run(["cp", "--reflink=auto", "--sparse=always", "--", str(source), str(target)])
