@@ -33,7 +33,7 @@ from urllib.parse import quote, urlencode
 from .._core.errors import DiskwrightError
 from .api_errors import ApiError, AuthenticationError, ConnectionFailedError
 from .endpoint import Endpoint
-from .transport import Lines
+from .transport import Lines, multipart
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -134,6 +134,22 @@ class Client:
     def call(self, method: str, path: str, params: Params | None = None) -> t.Any:
         """The call whose method is data: ``GET``, ``POST``, ``PUT`` or ``DELETE``."""
         return self._call(method, path, params)
+
+    def upload(self, path: str, fields: Mapping[str, object], filename: str, source: t.BinaryIO, size: int) -> t.Any:
+        """Send a file; the data of the answer is a UPID.
+
+        :param fields: what PVE wants before the file, in this order: content, checksum-algorithm, checksum.
+        :param size: how many bytes ``source`` gives from where it stands.
+        """
+        # A login that ran out must show before the file is on its way, for it cannot be sent again from here.
+        self.get("/version")
+        self._count("POST")
+        headers, _ = self._auth.headers("POST", path)
+        more, body = multipart(fields, filename, source, size)
+        answer = self._lines.send("POST", path, body, {**headers, **more}, fresh=True)
+        if answer.status == _UNAUTHORIZED:
+            raise self._auth.refused("POST", path, answer.reason)
+        return answer.data("POST", path)
 
     def get_many(self, paths: Sequence[str], workers: int | None = None) -> list[t.Any]:
         """The data of each path, in order; an :class:`ApiError` stands where one failed.

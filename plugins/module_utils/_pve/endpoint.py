@@ -61,8 +61,10 @@ class Endpoint:
             )
         if not password:
             _check_token(token_id, secret)
-        timeout = options.get("api_timeout") or DEFAULT_TIMEOUT
-        if timeout < 0:
+        timeout = options.get("api_timeout", DEFAULT_TIMEOUT)
+        if timeout is None:
+            timeout = DEFAULT_TIMEOUT
+        if timeout <= 0:
             raise DiskwrightError(f"api_timeout is {timeout}: it is a number of seconds above 0")
         return cls(
             host=host,

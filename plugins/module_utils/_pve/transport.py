@@ -9,22 +9,27 @@ requests is imported where it is needed: that takes longer than a small module's
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
+import secrets
 import socket
 import ssl
 import typing as t
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from urllib.parse import urlsplit
 
 from .._core.errors import DiskwrightError
 from .api_errors import ApiError, ConnectionFailedError
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from .endpoint import Endpoint
+
+    Body = bytes | Iterable[bytes] | None
 
 _CONNECT_TIMEOUT = 10.0
 
@@ -56,6 +61,33 @@ class Answer:
         )
 
 
+_CHUNK = 1 << 20
+
+
+def multipart(
+    fields: Mapping[str, object], filename: str, source: t.BinaryIO, size: int
+) -> tuple[dict[str, str], Iterator[bytes]]:
+    """The headers and the body of an upload, read from ``source`` while it is sent.
+
+    :param fields: what goes before the file, in this order.
+    """
+    boundary = secrets.token_hex(16)
+    part = f"--{boundary}\r\nContent-Disposition: form-data; name="
+    quoted = filename.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    head = "".join(f'{part}"{name}"\r\n\r\n{value}\r\n' for name, value in fields.items())
+    head += f'{part}"filename"; filename="{quoted}"\r\nContent-Type: application/octet-stream\r\n\r\n'
+    start, end = head.encode(), f"\r\n--{boundary}--\r\n".encode()
+
+    def body() -> Iterator[bytes]:
+        yield start
+        while chunk := source.read(_CHUNK):
+            yield chunk
+        yield end
+
+    length = len(start) + size + len(end)
+    return {"Content-Type": f"multipart/form-data; boundary={boundary}", "Content-Length": str(length)}, body()
+
+
 class Lines:
     """The kept-alive connections: as many as there are requests at the same time, shared by all threads."""
 
@@ -70,7 +102,7 @@ class Lines:
         while self._idle:
             self._idle.pop().close()
 
-    def send(self, method: str, path: str, body: bytes | None, headers: Mapping[str, str], *, fresh: bool) -> Answer:
+    def send(self, method: str, path: str, body: Body, headers: Mapping[str, str], *, fresh: bool) -> Answer:
         """The answer, whatever its status.
 
         :param fresh: whether to open a connection for it.
@@ -85,7 +117,9 @@ class Lines:
         if opened:
             self._open(line, method, path)
         try:
-            line.request(method, f"/api2/json{path}", body, dict(headers))
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError, ssl.SSLEOFError):
+                line.request(method, f"/api2/json{path}", body, dict(headers))
+            # PVE may have answered (an upload that is not allowed) and hung up before it had read everything.
             response = line.getresponse()
             content = response.read()
         except (OSError, http.client.HTTPException) as error:
@@ -202,17 +236,17 @@ def _environment(endpoint: Endpoint) -> tuple[bool | str, str | None]:
 def _tls_context(endpoint: Endpoint, verify: bool | str) -> ssl.SSLContext:
     """One context for all connections: loading the CA certificates costs more than a request."""
     from requests.utils import DEFAULT_CA_BUNDLE_PATH
-    from urllib3.util import create_urllib3_context  # the settings that the login has
 
-    context = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED if verify else ssl.CERT_NONE)
     if not verify:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
         return context
     bundle = DEFAULT_CA_BUNDLE_PATH if verify is True else str(verify)
     try:
-        context.load_verify_locations(bundle)
-    except IsADirectoryError:
-        context.load_verify_locations(capath=bundle)
-    except (OSError, ssl.SSLError) as error:
+        if Path(bundle).is_dir():
+            return ssl.create_default_context(capath=bundle)
+        return ssl.create_default_context(cafile=bundle)
+    except OSError as error:  # ssl.SSLError is one
         source = "ca_path" if bundle == endpoint.ca_path else "REQUESTS_CA_BUNDLE or CURL_CA_BUNDLE"
         raise DiskwrightError(f"{source}={bundle}: no CA certificates can be read there ({error})") from error
-    return context
