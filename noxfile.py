@@ -15,7 +15,7 @@ from pathlib import Path
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent / "tests"))
-from tools import checkout, pythons  # noqa: E402  # they are found only through the line above
+from tools import ansible_test_home, checkout, pythons  # noqa: E402  # they are found only through the line above
 
 nox.options.sessions = ["test"]
 nox.options.error_on_missing_interpreters = True
@@ -68,7 +68,7 @@ def linters(session: nox.Session) -> Path:
 def run_sanity(session: nox.Session, bin_folder: Path, *arguments: str) -> None:
     """ansible-test sanity on what the artifact will hold, with the ansible-core of `bin_folder`."""
     tree = checkout.stage(CACHE / "sanity" / bin_folder.parent.name)
-    checkout.offer_get_pip(bin_folder, CACHE / "home")
+    ansible_test_home.prepare(CACHE / "home", bin_folder)
     # ansible-test keeps a virtual environment for each of its tests in HOME.
     env = environment(bin_folder, pythons.folder(CACHE / "pythons")) | {"HOME": str(CACHE / "home")}
     del env["PYTHONPATH"], env["ANSIBLE_COLLECTIONS_PATH"]

@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import fnmatch
-import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -66,15 +65,6 @@ def packages() -> list[str]:
     """The names of the plugin packages that are there, as mypy takes them."""
     folders = (TOP / "plugins" / kind for kind in ("module_utils", "filter", "modules", "action"))
     return [".".join([*NAME.parts, "plugins", folder.name]) for folder in folders if any(folder.rglob("*.py"))]
-
-
-def offer_get_pip(bin_folder: Path, home: Path) -> None:
-    """Puts get_pip_shim.py where ansible-test keeps the get-pip.py that it would otherwise download."""
-    (source,) = bin_folder.parent.glob("lib/python3*/site-packages/ansible_test/_internal/python_requirements.py")
-    cache = home / ".ansible" / "test" / "cache"
-    cache.mkdir(parents=True, exist_ok=True)
-    for version in re.findall(r"\bpip='([0-9.]+)'", source.read_text("utf-8")):
-        shutil.copy2(Path(__file__).with_name("get_pip_shim.py"), cache / f"get_pip_{version.replace('.', '_')}.py")
 
 
 def docs_source(root: Path) -> Path:

@@ -31,7 +31,7 @@ ROOMS = {
 # What a room may import beside the standard library.
 LIBRARIES = {
     "_policy": {"jmespath"},
-    "_pve": {"proxmoxer", "requests", "requests_toolbelt"},
+    "_pve": {"proxmoxer", "requests", "urllib3"},
     "_ansible": {"ansible"},
     "action": {"ansible"},
     "filter": {"ansible"},
