@@ -62,9 +62,9 @@ class Action:
         return type(self).__name__.lower()
 
     @property
-    def line(self) -> Line:
-        """The step for people."""
-        raise NotImplementedError(type(self).__name__)
+    def line(self) -> Line | None:
+        """The step for people, or ``None`` when it is only a means for another one."""
+        return None
 
     @property
     def settings(self) -> Iterator[tuple[str, str]]:
@@ -158,7 +158,8 @@ class Change(Action):
     @property
     def line(self) -> Line:
         words = [
-            f"{name} {_shown(name, self.before.get(name))} -> {_shown(name, self.after.get(name))}" for name in self.names
+            f"{name} {_shown(name, self.before.get(name))} -> {_shown(name, self.after.get(name))}"
+            for name in self.names
         ]
         return Line("~", str(self.slot), ", ".join(words))
 
@@ -178,12 +179,16 @@ def _shown(name: str, value: str | None) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Switch(Action):
-    """A volume comes to another slot; nothing is copied."""
+    """A volume comes to another slot; nothing is copied.
+
+    :param unplugged: whether an earlier call has taken it from its old slot already (see :class:`Unplug`).
+    """
 
     source: Slot
     before: Drive
     drive: Drive
     boot_follows: bool = False
+    unplugged: bool = False
 
     @property
     def line(self) -> Line:
@@ -204,7 +209,19 @@ class Switch(Action):
 
     @property
     def deletions(self) -> Iterator[str]:
-        yield str(self.source)
+        if not self.unplugged:
+            yield str(self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Unplug(Action):
+    """The first half of a :class:`Switch` of a running guest: its old slot is emptied in a call of its own."""
+
+    drive: Drive
+
+    @property
+    def deletions(self) -> Iterator[str]:
+        yield str(self.slot)
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +233,9 @@ class Detach(Action):
     @property
     def line(self) -> Line:
         kept = "CD-ROM drive removed" if self.drive.is_cdrom else f"{self.drive.volume} kept as unused"
-        return Line("-", str(self.slot), "detached" if not self.drive.is_cdrom else kept, "" if self.drive.is_cdrom else kept)
+        return Line(
+            "-", str(self.slot), "detached" if not self.drive.is_cdrom else kept, "" if self.drive.is_cdrom else kept
+        )
 
     @property
     def deletions(self) -> Iterator[str]:
@@ -250,7 +269,9 @@ class Resize(Action):
     @property
     def line(self) -> Line:
         before = human_size(self.before) if self.before else "?"
-        return Line("~", str(self.slot), f"{before} -> {human_size(self.after)}", "partitions and file systems stay as they are")
+        return Line(
+            "~", str(self.slot), f"{before} -> {human_size(self.after)}", "partitions and file systems stay as they are"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +290,9 @@ class Move(Action):
         if self.drive.format != self.new_format:
             places.append(f"{self.drive.format} -> {self.new_format}")
         fate = "destroyed" if self.delete_source else "kept as unused"
-        return Line("~", str(self.slot), ", ".join(places) or f"copied on {self.storage}", f"{self.drive.volume} {fate}")
+        return Line(
+            "~", str(self.slot), ", ".join(places) or f"copied on {self.storage}", f"{self.drive.volume} {fate}"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -326,10 +349,6 @@ class Note(Action):
     """The journal in the guest's notes is written or cleared (see journal.py)."""
 
     description: str
-
-    @property
-    def line(self) -> Line:
-        return Line("~", "description", "what is under way is noted, to be cleared at the end")
 
     @property
     def settings(self) -> Iterator[tuple[str, str]]:

@@ -16,7 +16,7 @@ from .size import format_pve_size, parse_pve_size
 
 _EXTENSION = re.compile(r"\.(raw|qcow2|qcow|qed|vmdk|cloop)$")
 _OWNER = re.compile(r"(?:vm|base|subvol|basevol)-(\d+)-")
-#: What ``size=`` of a drive is called in the projection when only PVE will know the volume's name.
+#: The name of a volume in a projection when only PVE will know it.
 NEW_VOLUME = "(new)"
 
 
@@ -47,7 +47,7 @@ class Drive:
     @property
     def is_new(self) -> bool:
         """Whether this is a projected drive whose volume PVE will name."""
-        return self.volume.endswith(f":{NEW_VOLUME}")
+        return f":{NEW_VOLUME}" in self.volume
 
     @property
     def is_cloudinit(self) -> bool:

@@ -41,7 +41,9 @@ class Refusal:
 
     def __str__(self) -> str:
         where = ": ".join(part for part in (self.guest, self.slot) if part)
-        what = f"{self.option}={self.value}: " if self.option and self.value else f"{self.option}: " if self.option else ""
+        what = (
+            f"{self.option}={self.value}: " if self.option and self.value else f"{self.option}: " if self.option else ""
+        )
         return f"{where}: {what}{self.problem}; {self.remedy}"
 
 

@@ -125,6 +125,7 @@ class Guest:
     :param digest: PVE's digest of the configuration that was read.
     :param has_snapshots: whether the configuration names a parent snapshot.
     :param hotplug_disks: whether PVE may plug disks into the running guest.
+    :param devices: names of other devices that can stand in a boot order, ``net0`` and the like.
     """
 
     vmid: int
@@ -141,6 +142,7 @@ class Guest:
     deleting: Mapping[str, int] = field(default_factory=lambda: MappingProxyType({}))
     has_snapshots: bool = False
     hotplug_disks: bool = True
+    devices: frozenset[str] = frozenset()
 
     @property
     def label(self) -> str:
@@ -202,6 +204,7 @@ def read_guest(
         deleting=MappingProxyType(deleting),
         has_snapshots="parent" in live,
         hotplug_disks=hotplug == "1" or "disk" in re.split(r"[,;\s]+", hotplug),
+        devices=frozenset(key for key in configured if re.fullmatch(r"(net|usb|hostpci)\d+", key)),
     )
 
 

@@ -180,7 +180,7 @@ def _read_disk(slot: Slot, entry: Mapping[str, object], collector: _Collector) -
     moved_from = collector.parse(where, "moved_from", _text(entry.get("moved_from")), parse_slot)
     size = collector.parse(where, "size", entry.get("size"), parse_size)
     media = _choice(entry.get("media"), ("disk", "cdrom"), "media", collector, where)
-    disk = Disk(
+    return Disk(
         slot=slot,
         state=_choice(entry.get("state"), STATES, "state", collector, where) or "present",
         storage=_text(entry.get("storage")),
@@ -198,7 +198,6 @@ def _read_disk(slot: Slot, entry: Mapping[str, object], collector: _Collector) -
         delete_source=_flag(entry.get("delete_source"), False),
         flatten=_flag(entry.get("flatten"), False),
     )
-    return disk
 
 
 def _read_options(slot: Slot, entry: Mapping[str, object], collector: _Collector) -> Iterator[tuple[str, str]]:
@@ -209,7 +208,10 @@ def _read_options(slot: Slot, entry: Mapping[str, object], collector: _Collector
         row = TABLE[name]
         if slot.bus not in row.buses:
             collector.add(
-                str(slot), name, value, f"{slot.bus} has no such option",
+                str(slot),
+                name,
+                value,
+                f"{slot.bus} has no such option",
                 f"it exists on {', '.join(sorted(row.buses))}; remove it or use another bus",
             )
             continue
@@ -245,8 +247,11 @@ def _check_slots(layout: Layout, collector: _Collector) -> None:
         taken[source] = slot
         if source in sources:
             collector.add(
-                str(slot), "moved_from", source, "is itself declared with moved_from, so a second run could not tell "
-                "what has been done", "name the volumes with volume: instead",
+                str(slot),
+                "moved_from",
+                source,
+                "is itself declared with moved_from, so a second run could not tell what has been done",
+                "name the volumes with volume: instead",
             )
 
 
@@ -264,8 +269,11 @@ def _contradicting_origins(disk: Disk) -> Iterator[_Problem]:
     origins = [
         name
         for name, given in (
-            ("volume", disk.volume), ("moved_from", disk.moved_from), ("import_from", disk.import_from),
-            ("iso", disk.iso), ("cloudinit", disk.cloudinit),
+            ("volume", disk.volume),
+            ("moved_from", disk.moved_from),
+            ("import_from", disk.import_from),
+            ("iso", disk.iso),
+            ("cloudinit", disk.cloudinit),
         )
         if given
     ]
@@ -274,14 +282,21 @@ def _contradicting_origins(disk: Disk) -> Iterator[_Problem]:
     if disk.state != "present" and origins:
         yield origins[0], "", f"makes no sense with state={disk.state}", "remove one of the two"
     if disk.moved_from is not None and (disk.moved_from == disk.slot or disk.moved_from.is_unused):
-        remedy = "name the slot where the disk was" if disk.moved_from == disk.slot else f"write volume: {disk.moved_from}"
+        remedy = (
+            "name the slot where the disk was" if disk.moved_from == disk.slot else f"write volume: {disk.moved_from}"
+        )
         yield "moved_from", str(disk.moved_from), "is not another slot of a drive", remedy
     if disk.moved_from is not None and disk.moved_from.is_firmware:
         yield "moved_from", str(disk.moved_from), "can't be on another bus", "EFI and TPM volumes stay where they are"
     if disk.import_from and not disk.storage:
         yield "storage", "", "is missing", "say where import_from is to be written"
     if disk.slot.is_unused and disk.state != "absent":
-        yield "state", disk.state, "is not possible for an unused volume", "write state: absent, or attach it with volume:"
+        yield (
+            "state",
+            disk.state,
+            "is not possible for an unused volume",
+            "write state: absent, or attach it with volume:",
+        )
 
 
 def _contradicting_kinds(disk: Disk) -> Iterator[_Problem]:
@@ -290,7 +305,12 @@ def _contradicting_kinds(disk: Disk) -> Iterator[_Problem]:
         if disk.slot.bus not in ("ide", "sata", "scsi"):
             yield "media", "cdrom", f"{disk.slot.bus} can't hold a CD-ROM drive", "use an ide, sata or scsi slot"
         if fixed:
-            yield fixed[0], "", "means nothing for a CD-ROM drive", "name the image with iso, or iso: none for an empty drive"
+            yield (
+                fixed[0],
+                "",
+                "means nothing for a CD-ROM drive",
+                "name the image with iso, or iso: none for an empty drive",
+            )
         if disk.media == "disk":
             yield "iso", str(disk.iso), "contradicts media=disk", "remove one of the two"
     if disk.cloudinit and not disk.slot.is_firmware and disk.slot.bus == "virtio":

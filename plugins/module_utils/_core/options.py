@@ -191,58 +191,121 @@ def _throttle_rows() -> list[Option]:
             length = f"{'bps' if unit == 'mbps' else unit}{suffix}_max_length"
             rows.append(Option(base, kind, _ALL, f"limit of {which}{words} per second", minimum=0, excludes=excludes))
             rows.append(
-                Option(f"{base}_max", kind, _ALL, f"limit of {which}{words} per second in a burst", minimum=0, needs=base)
+                Option(
+                    f"{base}_max", kind, _ALL, f"limit of {which}{words} per second in a burst", minimum=0, needs=base
+                )
             )
             rows.append(
                 Option(
-                    length, Kind.INTEGER, _ALL, f"how many seconds a burst of {which}{words} may last",
-                    minimum=1, needs=f"{base}_max",
+                    length,
+                    Kind.INTEGER,
+                    _ALL,
+                    f"how many seconds a burst of {which}{words} may last",
+                    minimum=1,
+                    needs=f"{base}_max",
                 )
             )
     return rows
 
 
 _ROWS: tuple[Option, ...] = (
-    Option("aio", Kind.CHOICE, _ALL, "how QEMU does its I/O", Effect.RESTART, choices=("native", "threads", "io_uring")),
+    Option(
+        "aio", Kind.CHOICE, _ALL, "how QEMU does its I/O", Effect.RESTART, choices=("native", "threads", "io_uring")
+    ),
     Option("backup", Kind.BOOLEAN, _ALL, "whether backups include the drive", default="1"),
     Option(
-        "cache", Kind.CHOICE, _ALL, "how the host caches", Effect.RESTART,
+        "cache",
+        Kind.CHOICE,
+        _ALL,
+        "how the host caches",
+        Effect.RESTART,
         choices=("none", "writethrough", "writeback", "unsafe", "directsync"),
     ),
+    Option("detect_zeroes", Kind.BOOLEAN, _ALL, "whether QEMU looks for zeroes in writes", Effect.SILENT, default="1"),
     Option(
-        "detect_zeroes", Kind.BOOLEAN, _ALL, "whether QEMU looks for zeroes in writes", Effect.SILENT, default="1"
-    ),
-    Option(
-        "discard", Kind.CHOICE, _ALL, "whether the guest's discards reach the storage", Effect.RESTART,
-        default="ignore", choices=("ignore", "on"),
+        "discard",
+        Kind.CHOICE,
+        _ALL,
+        "whether the guest's discards reach the storage",
+        Effect.RESTART,
+        default="ignore",
+        choices=("ignore", "on"),
     ),
     Option("iothread", Kind.BOOLEAN, _PARAVIRTUAL, "whether the drive has its own I/O thread", Effect.RESTART, "0"),
-    Option("model", Kind.ENCODED, frozenset({"ide"}), "the model that the guest sees", Effect.SILENT, maximum_length=40),
-    Option("product", Kind.PATTERN, _SCSI, "the product that the guest sees", Effect.RESTART, pattern=r"[A-Za-z0-9\-_\s]{1,16}"),
+    Option(
+        "model", Kind.ENCODED, frozenset({"ide"}), "the model that the guest sees", Effect.SILENT, maximum_length=40
+    ),
+    Option(
+        "product",
+        Kind.PATTERN,
+        _SCSI,
+        "the product that the guest sees",
+        Effect.RESTART,
+        pattern=r"[A-Za-z0-9\-_\s]{1,16}",
+    ),
     Option("queues", Kind.INTEGER, _SCSI, "the number of queues", Effect.RESTART, minimum=2),
     Option("replicate", Kind.BOOLEAN, _ALL, "whether storage replication includes the drive", default="1"),
-    Option("rerror", Kind.CHOICE, _ALL, "what happens on a read error", Effect.SILENT, choices=("ignore", "report", "stop")),
+    Option(
+        "rerror", Kind.CHOICE, _ALL, "what happens on a read error", Effect.SILENT, choices=("ignore", "report", "stop")
+    ),
     Option("ro", Kind.BOOLEAN, _PARAVIRTUAL, "whether the drive is read-only", Effect.RESTART, "0"),
-    Option("scsiblock", Kind.BOOLEAN, _SCSI, "whether a host block device is passed through as scsi-block", Effect.SILENT, "0"),
+    Option(
+        "scsiblock",
+        Kind.BOOLEAN,
+        _SCSI,
+        "whether a host block device is passed through as scsi-block",
+        Effect.SILENT,
+        "0",
+    ),
     Option("serial", Kind.ENCODED, _ALL, "the serial number that the guest sees", Effect.SILENT, maximum_length=20),
     Option("shared", Kind.BOOLEAN, _ALL, "whether the volume can be reached from every node", Effect.SILENT, "0"),
     Option("snapshot", Kind.BOOLEAN, _ALL, "whether writes are thrown away at the stop", Effect.SILENT, "0"),
     Option("ssd", Kind.BOOLEAN, _NOT_VIRTIO, "whether the guest sees a solid-state disk", Effect.RESTART, "0"),
-    Option("vendor", Kind.PATTERN, _SCSI, "the vendor that the guest sees", Effect.RESTART, pattern=r"[A-Za-z0-9\-_\s]{1,8}"),
     Option(
-        "werror", Kind.CHOICE, _ALL, "what happens on a write error", Effect.SILENT,
+        "vendor",
+        Kind.PATTERN,
+        _SCSI,
+        "the vendor that the guest sees",
+        Effect.RESTART,
+        pattern=r"[A-Za-z0-9\-_\s]{1,8}",
+    ),
+    Option(
+        "werror",
+        Kind.CHOICE,
+        _ALL,
+        "what happens on a write error",
+        Effect.SILENT,
         choices=("enospc", "ignore", "report", "stop"),
     ),
-    Option("wwn", Kind.PATTERN, _NOT_VIRTIO, "the world wide name that the guest sees", Effect.SILENT, pattern=r"0x[0-9a-fA-F]{16}"),
+    Option(
+        "wwn",
+        Kind.PATTERN,
+        _NOT_VIRTIO,
+        "the world wide name that the guest sees",
+        Effect.SILENT,
+        pattern=r"0x[0-9a-fA-F]{16}",
+    ),
     *_throttle_rows(),
     Option("efitype", Kind.CHOICE, _EFI, "the size class of the EFI variables", Effect.FIXED, "2m", ("2m", "4m")),
     Option("pre-enrolled-keys", Kind.BOOLEAN, _EFI, "whether Secure Boot keys are enrolled", Effect.FIXED, "0"),
     Option(
-        "ms-cert", Kind.CHOICE, _EFI, "the Microsoft certificates that are enrolled", Effect.FIXED, "2011",
-        ("2011", "2023", "2023w", "2023k"), since="9.1",
+        "ms-cert",
+        Kind.CHOICE,
+        _EFI,
+        "the Microsoft certificates that are enrolled",
+        Effect.FIXED,
+        "2011",
+        ("2011", "2023", "2023w", "2023k"),
+        since="9.1",
     ),
     Option(
-        "version", Kind.CHOICE, frozenset({"tpmstate"}), "the version of the TPM", Effect.FIXED, "v1.2", ("v1.2", "v2.0")
+        "version",
+        Kind.CHOICE,
+        frozenset({"tpmstate"}),
+        "the version of the TPM",
+        Effect.FIXED,
+        "v1.2",
+        ("v1.2", "v2.0"),
     ),
 )
 

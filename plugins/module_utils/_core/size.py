@@ -33,7 +33,9 @@ def parse_size(value: str | int | float) -> int:
     match = _USER_SIZE.fullmatch(text)
     if match is None:
         if re.fullmatch(r"\d+(\.\d+)?\s*[kKMGTP]B", text):
-            raise ParseError(f"size '{text}' could mean powers of 1000 or of 1024; write {text[:-1].upper()} for powers of 1024")
+            raise ParseError(
+                f"size '{text}' could mean powers of 1000 or of 1024; write {text[:-1].upper()} for powers of 1024"
+            )
         raise ParseError(f"size '{text}' is not understood; {_ALLOWED}")
     factor = 1 if match["bytes"] else _FACTORS[match["unit"] or "G"]
     return _whole_kib(Fraction(match["number"]) * factor)
@@ -70,7 +72,7 @@ def allocation_gib(size: int) -> str:
     exact = Decimal(size) / Decimal(GIB) if size % GIB else Decimal(size // GIB)
     if exact * GIB != size:  # more digits than the decimal context keeps
         whole, rest = divmod(size, GIB)
-        digits = (rest * 10**30 // GIB)
+        digits = rest * 10**30 // GIB
         return f"{whole}.{digits:030d}".rstrip("0")
     return f"{exact:f}"
 

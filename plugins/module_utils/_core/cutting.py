@@ -1,0 +1,152 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection: not part of its public API, may change in any release.
+"""Cuts the steps of a plan into calls: as few as possible, in an order in which none of PVE's hazards can arise.
+
+PVE's configuration calls are not atomic. What is unsafe or has no fixed order in one call goes into several.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from .actions import (
+    Action,
+    BootOrder,
+    Call,
+    CallKind,
+    Change,
+    Destroy,
+    Media,
+    Move,
+    Note,
+    Power,
+    Resize,
+    Switch,
+    Unplug,
+    config_call,
+)
+from .draft import Draft
+from .guest import Guest
+from .journal import read_journal, write_journal
+from .size import format_pve_size
+
+
+def cut_calls(draft: Draft) -> tuple[Call, ...]:
+    """Cut the steps into calls, in an order in which none of PVE's hazards can arise.
+
+    Copies and resizes of a running guest's drives come before changes that will wait for its next start: the waiting
+    value would otherwise name the old volume or size, and bring it back at that start.
+    """
+    changed = {action.slot for action in draft.actions if isinstance(action, Change)}
+    copies = [action for action in draft.actions if isinstance(action, (Resize, Move))]
+    early = [action for action in copies if draft.guest.running and action.slot in changed]
+    late = [action for action in copies if action not in early]
+    destroys = tuple(action for action in draft.actions if isinstance(action, Destroy))
+    main = [action for action in draft.actions if not isinstance(action, (Resize, Move, Destroy))]
+    calls = [_copy_call(action) for action in early]
+    calls.extend(_config_calls(draft, [_after_copies(action, early) for action in main]))
+    if destroys:
+        gone = ",".join(str(action.slot) for action in destroys)
+        drives = [action for action in destroys if action.slot and not action.slot.is_unused]
+        force = (("force", "1"),) if drives else ()
+        calls.append(Call(CallKind.DESTROY, destroys, (("delete", gone), *force)))
+    calls.extend(_copy_call(action) for action in late)
+    return tuple(calls)
+
+
+def _after_copies(action: Action, early: list[Resize | Move]) -> Action:
+    """A change of options as it has to be sent after the drive has been resized or moved."""
+    for copy in early:
+        if isinstance(action, Change) and copy.slot == action.slot:
+            action = _changed_after(action, copy)
+    return action
+
+
+def _changed_after(action: Change, copy: Resize | Move) -> Change:
+    if isinstance(copy, Resize):
+        return replace(action, before=action.before.with_size(copy.after), after=action.after.with_size(copy.after))
+    volume = f"{copy.storage}:(new)"
+    return replace(
+        action,
+        before=action.before.with_volume(volume).with_options({"format": None}),
+        after=action.after.with_volume(volume).with_options({"format": None}),
+    )
+
+
+def _copy_call(action: Resize | Move) -> Call:
+    if isinstance(action, Resize):
+        return Call(CallKind.RESIZE, (action,), (("disk", str(action.slot)), ("size", format_pve_size(action.after))))
+    parameters = [("disk", str(action.slot)), ("storage", action.storage)]
+    if action.format is not None:
+        parameters.append(("format", action.format))
+    if action.delete_source:
+        parameters.append(("delete", "1"))
+    return Call(CallKind.MOVE, (action,), tuple(parameters))
+
+
+def _config_calls(draft: Draft, actions: list[Action]) -> Iterator[Call]:
+    """One call for everything, except where PVE's handling of one call is unsafe or has no fixed order."""
+    switches = [action for action in actions if isinstance(action, Switch)]
+    live = [action for action in switches if draft.guest.running or action.unplugged]
+    first = [action for action in actions if action not in live]
+    if live:
+        first = [action for action in first if not isinstance(action, BootOrder)]
+        yield from _switch_calls(draft, live, first, [action for action in actions if isinstance(action, BootOrder)])
+        return
+    yield from _ordered_calls(first, has_order=draft.guest.live.boot is not None)
+
+
+def _ordered_calls(actions: list[Action], *, has_order: bool) -> Iterator[Call]:
+    """New CD-ROM drives join the boot order in PVE's random order: one a call, and a declared order after them."""
+    added = [action for action in actions if isinstance(action, Media) and action.before is None]
+    apart: list[Action] = list(added[1:])
+    if added and has_order:
+        apart.extend(action for action in actions if isinstance(action, BootOrder))
+    together = tuple(action for action in actions if action not in apart)
+    if together:
+        yield config_call(together)
+    for action in apart:
+        yield config_call((action,))
+
+
+def _switch_calls(draft: Draft, live: list[Switch], others: list[Action], boot: list[BootOrder]) -> Iterator[Call]:
+    """A running guest's drives change their slots in two calls, so that no volume is in two slots for a moment."""
+    description = draft.guest.configured.description
+    plugged = [action for action in live if not action.unplugged]
+    if plugged:
+        noted = {action.slot: action.before for action in live if action.slot is not None}
+        journal = replace(draft.journal, switches={**draft.journal.switches, **noted})
+        unplugs = tuple(Unplug(action.source, action.before) for action in plugged)
+        yield config_call((*unplugs, Note(None, write_journal(description, journal))))
+    done = tuple(replace(action, unplugged=True) for action in live)
+    left = {slot: drive for slot, drive in draft.journal.switches.items() if slot not in {a.slot for a in live}}
+    cleared = Note(None, write_journal(description, replace(draft.journal, switches=left)))
+    yield config_call((*done, *boot, cleared))
+    yield from _ordered_calls(others, has_order=draft.guest.live.boot is not None)
+
+
+def with_power(guest: Guest, calls: tuple[Call, ...]) -> tuple[Call, ...]:
+    """Calls between a shutdown and a start, noted in the guest so that a killed run can be finished."""
+    description = guest.configured.description
+    journal = read_journal(description)
+    noted = Note(None, write_journal(description, replace(journal, start=True)))
+    cleared = Note(None, write_journal(description, replace(journal, start=False)))
+    return (
+        config_call((noted,)),
+        Call(CallKind.SHUTDOWN, (Power(None, start=False),)),
+        *calls,
+        Call(CallKind.START, (Power(None, start=True),)),
+        config_call((cleared,)),
+    )
+
+
+def finish_power(draft: Draft) -> tuple[Call, ...]:
+    """What is left of a job that shut the guest down and was killed before it was started again."""
+    if not draft.journal.start or draft.layout.power != "stop_if_needed":
+        return ()
+    cleared = Note(None, write_journal(draft.guest.configured.description, replace(draft.journal, start=False)))
+    start = () if draft.guest.running else (Call(CallKind.START, (Power(None, start=True),)),)
+    return (*start, config_call((cleared,)))

@@ -1,0 +1,267 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection: not part of its public API, may change in any release.
+"""The planner: facts and a declaration in, a plan out. Pure: it knows nothing of Ansible, of PVE's API or of time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import reduce
+
+from .actions import (
+    BootDisk,
+    BootOrder,
+    Call,
+    CallKind,
+    Controller,
+    Create,
+    Destroy,
+    Detach,
+    Move,
+    Resize,
+    Revert,
+    Switch,
+    config_call,
+)
+from .changes import adjust, destroy, detach
+from .cutting import cut_calls, finish_power, with_power
+from .draft import Draft
+from .drive import Drive, make_drive
+from .guards import (
+    check_combinations,
+    find_leftovers,
+    find_warnings,
+    guest_refusals,
+    shared_volumes,
+    stop_refusals,
+)
+from .guest import Boot, Guest
+from .layout import Disk, Layout
+from .plan import Facts, Needs, Plan
+from .projection import Knowledge, project, restart_keys
+from .slot import DISK_BUSES, Slot, find_slot
+from .sources import create, media, resolve_volume, switch
+
+
+def find_needs(guest: Guest, layout: Layout) -> Needs:
+    """What has to be read before this guest can be planned; nothing when it is already as declared."""
+    drives = guest.configured.drives
+    storages, volumes, snapshots = False, set[str](), False
+    for disk in layout.disks:
+        current = drives.get(disk.slot) or (drives.get(disk.moved_from) if disk.moved_from else None)
+        if disk.state == "absent":
+            snapshots = snapshots or guest.has_snapshots
+        if disk.state != "present":
+            continue
+        if current is None or _moves(disk, current):
+            storages = True
+            snapshots = snapshots or guest.has_snapshots
+        volumes |= set(_volumes_needed(guest, disk, current))
+    return Needs(storages, frozenset(volumes), snapshots)
+
+
+def _moves(disk: Disk, current: Drive) -> bool:
+    other_place = disk.storage is not None and disk.storage != current.storage
+    other_format = disk.format is not None and disk.format != current.format
+    return other_place or other_format or (disk.flatten and current.base is not None)
+
+
+def _volumes_needed(guest: Guest, disk: Disk, current: Drive | None) -> Iterator[str]:
+    wanted = resolve_volume(guest, disk.volume) if disk.volume else None
+    taken = current is not None and (current.volume == wanted or find_slot(disk.volume or "") is not None)
+    if wanted and not taken and not wanted.startswith("/"):
+        yield wanted
+    if disk.iso and ":" in disk.iso and (current is None or current.volume != disk.iso):
+        yield disk.iso
+    if disk.import_from and current is None and not disk.import_from.startswith("/"):
+        yield disk.import_from
+    if current is not None and current.size is None and disk.size is not None and current.storage is not None:
+        yield current.volume
+
+
+def make_plan(facts: Facts, layout: Layout) -> Plan:
+    """Plan what makes a guest as it is declared.
+
+    The same facts and the same declaration always give the same plan, in check mode and without.
+    """
+    before = facts.guest
+    leftovers = find_leftovers(before)
+    reverted, calls = _revert_first(before, layout, leftovers)
+    draft = _draft(facts, layout, reverted)
+    if draft.stops and layout.power == "stop_if_needed" and not draft.refusals:
+        draft = _draft(facts, layout, project(reverted, Call(CallKind.SHUTDOWN, ())))
+        calls += with_power(reverted, cut_calls(draft))
+    else:
+        calls += cut_calls(draft) + finish_power(draft)
+    draft.refusals.extend(stop_refusals(draft))
+    draft.refusals.extend(guest_refusals(before, layout, calls, leftovers))
+    knowledge = Knowledge({name: volume for name, volume in facts.volumes.items() if volume is not None})
+    after = reduce(lambda guest, call: project(guest, call, knowledge), calls, before)
+    draft.refusals.extend(shared_volumes(before, after))
+    undeclared = _undeclared(before, layout, draft)
+    refused = bool(draft.refusals)
+    calls, after = ((), before) if refused else (calls, after)
+    return Plan(
+        before=before,
+        after=after,
+        calls=calls,
+        refusals=tuple(sorted(set(draft.refusals))),
+        warnings=tuple(dict.fromkeys(draft.warnings + find_warnings(before, after, layout, leftovers))),
+        undeclared=undeclared,
+        report_undeclared=layout.undeclared != "keep",
+        leftovers=leftovers,
+        restart_required=restart_keys(after, (action for call in calls for action in call.actions)),
+    )
+
+
+def _draft(facts: Facts, layout: Layout, guest: Guest) -> Draft:
+    draft = Draft(facts, layout, guest)
+    for disk in sorted(layout.disks, key=lambda disk: disk.slot):
+        if disk.state == "present":
+            _plan_present(draft, disk)
+    for disk in sorted(layout.disks, key=lambda disk: disk.slot):
+        if disk.state != "present" and disk.slot not in draft.consumed:
+            _plan_leaving(draft, disk)
+    if layout.undeclared == "detach":
+        _detach_undeclared(draft)
+    _plan_controller(draft)
+    _plan_boot(draft)
+    check_combinations(draft)
+    return draft
+
+
+def _plan_present(draft: Draft, disk: Disk) -> None:
+    drives = draft.guest.configured.drives
+    current = drives.get(disk.slot)
+    if disk.slot in draft.guest.configured.unreadable:
+        text = draft.guest.configured.unreadable[disk.slot]
+        draft.refuse(disk.slot, "", None, f"PVE has '{text}' there, which can't be read", "correct it in PVE first")
+    elif disk.moved_from is not None and current is None:
+        _plan_moved(draft, disk, disk.moved_from)
+    elif disk.moved_from is not None and disk.moved_from in drives:
+        draft.refuse(
+            disk.slot,
+            "moved_from",
+            disk.moved_from,
+            f"{disk.slot} holds {current.volume if current else ''} "
+            f"and {disk.moved_from} still holds {drives[disk.moved_from].volume}",
+            "empty one of the slots first (state: detached)",
+        )
+    elif disk.is_cdrom:
+        media(draft, disk, current)
+    elif current is None:
+        create(draft, disk)
+        _resize_import(draft, disk)
+    else:
+        adjust(draft, disk, current)
+
+
+def _plan_moved(draft: Draft, disk: Disk, source: Slot) -> None:
+    before = draft.guest.configured.drives.get(source)
+    if before is None:
+        noted = draft.journal.switches.get(disk.slot)
+        kept = noted is not None and draft.guest.configured.unused_slot_of(noted.volume) is not None
+        before = noted if kept else None
+    if before is None:
+        unused = ", ".join(f"{slot} is {volume}" for slot, volume in draft.guest.configured.unused.items())
+        draft.refuse(
+            disk.slot,
+            "moved_from",
+            source,
+            f"neither {disk.slot} nor {source} holds a disk",
+            f"name its volume with volume: ({unused or 'the guest has no unused volumes'})",
+        )
+        return
+    switch(draft, disk, source, before)
+    switched = next(action.drive for action in draft.actions if isinstance(action, Switch) and action.slot == disk.slot)
+    if not disk.is_cdrom:
+        adjust(draft, replace(disk, options={}, unset=()), switched)
+
+
+def _resize_import(draft: Draft, disk: Disk) -> None:
+    """A disk that was imported or attached grows to its declared size once it is there."""
+    made = next((a for a in draft.actions if a.slot == disk.slot and isinstance(a, Create) and a.source), None)
+    if isinstance(made, Create) and disk.size is not None and (made.size is None or disk.size > made.size):
+        draft.add(Resize(disk.slot, made.size, disk.size))
+        return
+    attached = next((a for a in draft.actions if a.slot == disk.slot and a.verb == "attach"), None)
+    volume = draft.facts.volumes.get(getattr(attached, "drive", Drive("none")).volume) if attached else None
+    if volume is not None and disk.size is not None:
+        adjust(
+            draft,
+            replace(disk, volume=None, options={}, unset=(), storage=None, format=None),
+            make_drive(volume.volid).with_size(volume.size),
+        )
+
+
+def _plan_leaving(draft: Draft, disk: Disk) -> None:
+    configured = draft.guest.configured
+    if disk.slot.is_unused:
+        volume = configured.unused.get(disk.slot)
+        if volume is not None:
+            destroy(draft, disk.slot, make_drive(volume))
+        return
+    current = configured.drives.get(disk.slot)
+    if disk.slot in configured.unreadable:
+        draft.refuse(
+            disk.slot, "state", disk.state, "PVE has a drive there that can't be read", "correct it in PVE first"
+        )
+    elif current is not None:
+        (detach if disk.state == "detached" else destroy)(draft, disk.slot, current)
+
+
+def _detach_undeclared(draft: Draft) -> None:
+    for slot in _undeclared(draft.guest, draft.layout, draft):
+        drive = draft.guest.configured.drives[slot]
+        if slot.bus in DISK_BUSES and drive.is_disk:
+            detach(draft, slot, drive)
+
+
+def _undeclared(guest: Guest, layout: Layout, draft: Draft) -> tuple[Slot, ...]:
+    declared = {disk.slot for disk in layout.disks} | draft.consumed
+    return tuple(slot for slot in guest.configured.drives if slot not in declared)
+
+
+def _plan_controller(draft: Draft) -> None:
+    wanted, current = draft.layout.scsihw, draft.guest.configured.scsihw
+    if wanted is not None and wanted != (current or "lsi"):
+        draft.add(Controller(None, current, wanted))
+
+
+def _plan_boot(draft: Draft) -> None:
+    """The declared boot order, or the present one with the new names of drives that move."""
+    configured = draft.guest.configured
+    renames = {str(a.source): str(a.slot) for a in draft.actions if isinstance(a, Switch)}
+    after = reduce(
+        project, (config_call(tuple(a for a in draft.actions if not isinstance(a, (Resize, Move)))),), draft.guest
+    )
+    if draft.layout.boot is not None:
+        _check_boot(draft, after)
+        wanted = Boot(draft.layout.boot)
+        if after.configured.boot != wanted:
+            draft.add(BootOrder(None, configured.boot, wanted))
+        return
+    if configured.bootdisk in renames:
+        draft.add(BootDisk(None, configured.bootdisk or "", renames[configured.bootdisk or ""]))
+    listed = draft.guest.live.boot if draft.guest.running else configured.boot
+    if listed is not None and any(name in renames for name in listed.devices):
+        gone = {str(a.slot) for a in draft.actions if isinstance(a, (Detach, Destroy))}
+        draft.add(BootOrder(None, configured.boot, listed.renamed(renames).without(gone)))
+
+
+def _check_boot(draft: Draft, after: Guest) -> None:
+    for name in draft.layout.boot or ():
+        slot = find_slot(name)
+        if slot is None and name not in after.devices or slot is not None and slot not in after.configured.drives:
+            present = [*map(str, after.configured.drives), *sorted(after.devices)]
+            draft.refuse(None, "boot", name, "the guest has no such device", f"it will have {', '.join(present)}")
+
+
+def _revert_first(guest: Guest, layout: Layout, leftovers: tuple[str, ...]) -> tuple[Guest, tuple[Call, ...]]:
+    if not leftovers or not layout.revert_leftovers:
+        return guest, ()
+    keys = tuple(sorted({*leftovers, *({"boot"} & guest.changed_keys)}))
+    call = Call(CallKind.REVERT, (Revert(None, keys),), (("revert", ",".join(keys)),))
+    return project(guest, call), (call,)
