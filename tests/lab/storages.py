@@ -3,7 +3,7 @@
 """The storages of one node: PVE's names, refusals and log lines over real images in a folder.
 
 `Storages` is the door to everything that the lab keeps on disk. It knows storage.cfg, sends each call to the kind
-of storage behind the volume id (`lab.filevolumes`, `lab.blockvolumes`), and raises `StorageError` with PVE's text.
+of storage behind the volume id (`lab.filevolumes`, `lab.lvm` …), and raises `StorageError` with PVE's text.
 """
 
 from __future__ import annotations
@@ -18,9 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from lab import images, imports
-from lab.blockvolumes import ChainLvmStorage, LvmStorage, RbdStorage, ThinStorage, ZfsStorage
-from lab.filevolumes import BtrfsStorage, ChainStorage, FileStorage, ShareStorage
+from lab.blockvolumes import RbdStorage, ZfsStorage
+from lab.btrfs import BtrfsStorage
+from lab.filevolumes import ChainStorage, FileStorage, ShareStorage
 from lab.images import GIB, Place
+from lab.lvm import ChainLvmStorage, LvmStorage, ThinStorage
 from lab.terms import Log, StorageError, Volname, VolumeInfo
 from lab.volumes import Backend
 
