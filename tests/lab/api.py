@@ -39,12 +39,12 @@ def bad(**fields: str) -> ApiError:
 
 
 def exit_status(error: Exception) -> str:
-    """What a task that died of this error shows: 400 and 403 keep their number there, as die does with an exception."""
+    """What a task that died of this error shows: 400 and 403 keep their number there; a newline becomes a blank."""
     message, status = str(getattr(error, "message", error)), getattr(error, "status", 500)
-    if status == 500:
-        return message
-    fields = getattr(error, "errors", None) or {}
-    return "\n".join([f"{status} {message}", *(f"{key}: {text.rstrip()}" for key, text in sorted(fields.items()))])
+    if status != 500:
+        fields = getattr(error, "errors", None) or {}
+        message = "\n".join([f"{status} {message}", *(f"{key}: {text}" for key, text in sorted(fields.items()))])
+    return message.replace("\n", " ")
 
 
 class TaskLog:

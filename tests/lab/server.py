@@ -246,10 +246,9 @@ class LabServer(FakePve):
         values = collect(list(request.query.items()))
         if request.content_type == "multipart/form-data":
             values |= await self._upload(request, call)
-        elif request.can_read_body:
-            body = await request.read()
+        elif body := await request.read():
             if request.content_type == "application/json":
-                values |= json.loads(body) if body else {}
+                values |= json.loads(body)
             else:
                 values |= collect(urllib.parse.parse_qsl(body.decode(), keep_blank_values=True))
         request["lab-params"] = {k: "***" if k in SECRETS else v for k, v in values.items()}

@@ -1,0 +1,174 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""Seeds: what a new lab holds, as YAML or as a dict. A state folder that has been used before is not seeded again.
+
+    nodes: [pve1, pve2]
+    password: secret                       # of root@pam
+    storages: {local: {type: dir, ...}}    # as in storage.cfg; `offline: true` makes one unreachable
+    bridges: [vmbr0]
+    images: true                           # false: guests get no volumes, only their configuration
+    users: {joe@pve: {password: x, tokens: {t: {privsep: false, secret: y}}}}
+    roles: {Diskman: [VM.Audit, VM.Config.Disk]}
+    acl: [{path: /vms/100, role: Diskman, to: joe@pve, propagate: true}]
+    pools: {web: {guests: [100], storages: [local]}}
+    files:
+      samples: [local]                     # the import files of lab.samples
+      local:iso/x.iso: {text: hello, times: 100}
+    guests:
+      - vmid: 100
+        name: db1
+        node: pve1                         # the first node by default
+        running: true
+        tags: [a, b]
+        pool: web
+        config: {scsi0: "local-lvm:vm-100-disk-0,size=4G", scsihw: virtio-scsi-single, cores: 2}
+        contents: {scsi0: first bytes of the disk}
+        pending: {sata1: "local:100/vm-100-disk-1.raw,size=1G", delete: scsi2}
+        snapshots: [before]                # taken of all disks, in this order
+        template: false
+        lock: backup
+        busy: [scsi1]                      # slots that the guest does not let go
+        agent: {files: {/etc/hostname: db1}}
+
+`volumes` of a guest lists further volumes that no key names: {local:100/vm-100-disk-9.raw: 1G}.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from lab.agent import from_seed
+from lab.cluster import Cluster
+from lab.disks import managed
+from lab.drives import UNUSED, default_boot, drives, parse_size, print_boot
+from lab.guest import Conf, Guest, Running, render
+from lab.samples import make
+
+DEFAULT = Path(__file__).parent / "default.yml"
+Seed = Mapping[str, Any]
+
+
+def read(seed: Seed | Path | str | None) -> dict[str, Any]:
+    """The seed over the default one: what it does not name at the top level is taken from there."""
+    base: dict[str, Any] = yaml.safe_load(DEFAULT.read_text())
+    if seed is None:
+        return base
+    own = seed if isinstance(seed, Mapping) else yaml.safe_load(Path(seed).read_text())
+    return {**base, **own}
+
+
+def plant(cluster: Cluster, seed: Seed) -> None:
+    """Puts everything but nodes and storages into a new cluster."""
+    cluster.bridges = set(seed.get("bridges", ["vmbr0"]))
+    _accounts(cluster, seed)
+    for name, content in seed.get("files", {}).items():
+        _file(cluster, name, content)
+    for words in seed.get("guests", []):
+        _guest(cluster, words, bool(seed.get("images", True)))
+
+
+def wake(cluster: Cluster, seed: Seed) -> None:
+    """What no file keeps, at each start: which guests run, which slots are stuck, what agents know."""
+    for words in seed.get("guests", []):
+        guest = cluster.find(int(words["vmid"]))
+        if guest is None:
+            continue
+        if words.get("running"):
+            run(guest)
+        if "agent" in words:
+            guest.agent = from_seed(words["agent"])
+        cluster.faults.busy_slots |= {(guest.vmid, slot) for slot in words.get("busy", [])}
+
+
+def run(guest: Guest) -> None:
+    """Marks a guest as running with what its configuration has, whatever is pending."""
+    values = guest.conf.values
+    guest.running = Running(values=dict(values), drives={slot: values[slot] for slot, _ in drives(values)})
+
+
+def _accounts(cluster: Cluster, seed: Seed) -> None:
+    access = cluster.access
+    for userid, words in seed.get("users", {}).items():
+        account = access.users.setdefault(userid, type(access.users["root@pam"])())
+        account.password = words.get("password", account.password)
+        for name, token in words.get("tokens", {}).items():
+            account.tokens[name] = (token.get("secret") or str(uuid.uuid4()), bool(token.get("privsep", True)))
+    for role, privileges in seed.get("roles", {}).items():
+        access.roles[role] = frozenset(privileges)
+    for entry in seed.get("acl", []):
+        path = str(entry["path"]).rstrip("/") or "/"
+        access.acl.setdefault(path, {}).setdefault(entry["to"], {})[entry["role"]] = bool(entry.get("propagate", True))
+    for name, words in seed.get("pools", {}).items():
+        access.pools[name] = {f"/vms/{vmid}" for vmid in words.get("guests", [])}
+        access.pools[name] |= {f"/storage/{sid}" for sid in words.get("storages", [])}
+    for words in seed.get("guests", []):
+        if "pool" in words:
+            access.pools.setdefault(words["pool"], set()).add(f"/vms/{words['vmid']}")
+    access.save()
+
+
+def _file(cluster: Cluster, name: str, content: Any) -> None:
+    node = cluster.nodes[0]
+    if name == "samples":
+        for sid in content:
+            make(cluster.storages(node), sid)
+        return
+    target = cluster.storages(node).file(name)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if "copy" in content:
+        target.write_bytes(Path(content["copy"]).read_bytes())
+    else:
+        target.write_bytes(str(content.get("text", "")).encode() * int(content.get("times", 1)))
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(int(value))
+    return ";".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _guest(cluster: Cluster, words: Mapping[str, Any], images: bool) -> None:
+    vmid, node = int(words["vmid"]), str(words.get("node", cluster.nodes[0]))
+    values = {"scsihw": "virtio-scsi-single", "memory": "512", "smbios1": f"uuid={uuid.uuid4()}",
+              "vmgenid": str(uuid.uuid4()), "meta": f"creation-qemu=10.0.13,ctime={int(time.time())}"}
+    values |= {key: _text(words[key]) for key in ("name", "tags", "ostype", "lock", "protection") if key in words}
+    values |= {key: _text(value) for key, value in words.get("config", {}).items() if value is not None}
+    values.setdefault("boot", print_boot(default_boot(values)))
+    if words.get("template"):
+        values["template"] = "1"
+    pending = {key: _text(value) for key, value in words.get("pending", {}).items()}
+    conf = Conf(values, pending)
+    if images:
+        _volumes(cluster, node, words, conf)
+        for name in words.get("snapshots", []):
+            _snapshot(cluster, node, conf, name)
+    cluster.add_guest(vmid, node, render(conf))
+
+
+def _volumes(cluster: Cluster, node: str, words: Mapping[str, Any], conf: Conf) -> None:
+    """Makes the volumes that the configuration names and that are not there yet."""
+    storages, contents = cluster.storages(node), words.get("contents", {})
+    wanted = {volid: (parse_size(str(size)) or 0, b"") for volid, size in words.get("volumes", {}).items()}
+    for values in (conf.values, conf.pending):
+        for slot, drive in drives(values, unused=True):
+            if managed(drive.file):
+                size = drive.size or (parse_size("1G") or 0 if UNUSED.fullmatch(slot) else parse_size("4M") or 0)
+                wanted.setdefault(drive.file, (size, str(contents.get(slot, "")).encode()))
+    for volid, (size, content) in wanted.items():
+        if storages.parse_volname(volid).vtype == "images" and not storages.exists(volid):
+            storages.adopt(volid, size, content or None)
+
+
+def _snapshot(cluster: Cluster, node: str, conf: Conf, name: str) -> None:
+    kept = {key: value for key, value in conf.values.items() if key != "lock" and not UNUSED.fullmatch(key)}
+    for _, drive in drives(conf.values):
+        if not drive.is_cdrom:
+            cluster.storages(node).snapshot(drive.file, name, lambda _: None)
+    conf.snapshots[name] = {**kept, "snaptime": str(int(time.time()))}
+    conf.values["parent"] = name
