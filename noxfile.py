@@ -80,14 +80,19 @@ def run_sanity(session: nox.Session, bin_folder: Path, *arguments: str) -> None:
 @here
 def test(session: nox.Session) -> None:
     """Style, sanity and all tests. With arguments: pytest with them, nothing else."""
-    for name in ["units"] if session.posargs else ["style", "sanity", "units"]:
+    for name in ["units"] if session.posargs else ["style", "types", "sanity", "units"]:
         session.notify(name)
 
 
 @here(default=False)
 def style(session: nox.Session) -> None:
-    """ruff and mypy."""
+    """ruff."""
     session.run(PYTHON, "-m", "ruff", "check", "--output-format", "concise", ".", env=environment())
+
+
+@here(default=False)
+def types(session: nox.Session) -> None:
+    """mypy on all plugins."""
     if packages := checkout.packages():
         session.run(PYTHON, "-m", "mypy", *(f"--package={name}" for name in packages), env=environment())
 
@@ -168,9 +173,9 @@ def docs(session: nox.Session) -> None:
     bin_folder = own_environment(session, "docs", PYTHON, "-r", str(REQUIREMENTS / "docs.txt"))
     source, html = checkout.docs_source(CACHE / "docs"), CACHE / "docs" / "html"
     env = environment(bin_folder)
-    collection = ("collection", "--use-current", "--squash-hierarchy", "--dest-dir", str(source), "diskwright.proxmox")
-    session.run(str(bin_folder / "antsibull-docs"), *collection, env=env)
-    session.run(str(bin_folder / "sphinx-build"), "-q", "-n", "-W", "--keep-going", str(source), str(html), env=env)
+    antsibull = (str(bin_folder / "antsibull-docs"), "collection", "--use-current", "--dest-dir", str(source))
+    session.run(*antsibull, "--fail-on-error", "diskwright.proxmox", env=env)
+    session.run(str(bin_folder / "sphinx-build"), "-q", "-W", "--keep-going", str(source), str(html), env=env)
     session.log(f"open {html / 'index.html'}")
 
 
