@@ -41,7 +41,10 @@ class BtrfsStorage(FileStorage):
         if "@" in path.name or ("." in path.name) == path.is_dir():
             return None
         name = path.name + ("" if "." in path.name else ".raw")
-        fmt, is_base = image_name(name)
+        try:
+            fmt, is_base = image_name(name)
+        except StorageError:
+            return None
         return Volname(self.sid, "images", name, int(path.parent.name), None, is_base, fmt)
 
     def alloc(self, vmid: int, fmt: str, name: str | None, size: int, log: Log) -> Volname:

@@ -227,9 +227,10 @@ def read(place: Place, fmt: str, length: int, offset: int = 0) -> bytes:
             file.seek(offset)
             return file.read(length)
     with tempfile.NamedTemporaryFile(dir=place.file.parent) as raw:
-        _qemu_img(["dd", "-U", "-f", fmt, "-O", "raw", "bs=512", f"skip={offset // 512}",
-                   f"count={-(-(offset % 512 + length) // 512)}", f"if={place.file}", f"of={raw.name}"], place)
-        return Path(raw.name).read_bytes()[offset % 512:][:length]
+        # dd's `skip` shortens `count` in some versions of QEMU, so it reads from the beginning
+        _qemu_img(["dd", "-U", "-f", fmt, "-O", "raw", "bs=512", f"count={-(-(offset + length) // 512)}",
+                   f"if={place.file}", f"of={raw.name}"], place)
+        return Path(raw.name).read_bytes()[offset:offset + length]
 
 
 def copy(source: Path, target: Path) -> None:
