@@ -28,7 +28,8 @@ class ApiError(DiskwrightError):
 
     def __init__(self, method: str, path: str, status: int, text: str, errors: Mapping[str, str] | None = None) -> None:
         self.method = method
-        self.path = path
+        # Without the parameters of a GET or DELETE, which travel in the URL: they are not for messages.
+        self.path = path.partition("?")[0]
         self.status = status
         self.text = text.strip()
         self.errors: Mapping[str, str] = dict(errors or {})

@@ -80,6 +80,11 @@ class Endpoint:
         )
 
     @property
+    def is_root_ticket(self) -> bool:
+        """Whether it is root@pam with a password: PVE takes absolute paths from nobody else, root's tokens included."""
+        return self.password is not None and self.user == "root@pam"
+
+    @property
     def address(self) -> str:
         """``host:port`` as it stands in a URL."""
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

@@ -1,0 +1,148 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection: not part of its public API, may change in any release.
+"""Converges many guests: reads them together, plans each, carries the plans out side by side.
+
+One guest's failure is that guest's failure: the others go on.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from .._core.errors import DiskwrightError, Refusal
+from .._core.plan import Facts
+from .._core.planner import find_needs, make_plan
+from .client import ApiError
+from .executor import Executor, Limits, Outcome
+from .reads import Cluster, GuestEntry, Surroundings, read_again, read_guests
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .._core.guest import Guest
+    from .._core.layout import Layout
+    from .._core.plan import Plan
+    from .client import Client
+
+
+@dataclass(slots=True)
+class Job:
+    """One guest's way through a run.
+
+    :param refusals: what is wrong with the declaration itself.
+    """
+
+    layout: Layout
+    refusals: tuple[Refusal, ...] = ()
+    entry: GuestEntry | None = None
+    guest: Guest | None = None
+    plan: Plan | None = None
+    outcome: Outcome | None = None
+    error: str | None = None
+
+    @property
+    def label(self) -> str:
+        """How messages call the guest."""
+        return self.guest.label if self.guest else self.layout.label
+
+    @property
+    def failed(self) -> bool:
+        """Whether something kept the guest from becoming as it is declared."""
+        refused = bool(self.refusals or (self.plan and self.plan.refusals))
+        return refused or self.error is not None or (self.outcome is not None and self.outcome.error is not None)
+
+    @property
+    def messages(self) -> tuple[str, ...]:
+        """Why it failed, each reason on its own."""
+        reasons = [str(refusal) for refusal in (*self.refusals, *(self.plan.refusals if self.plan else ()))]
+        reasons += [self.error] if self.error else []
+        reasons += [self.outcome.error] if self.outcome and self.outcome.error else []
+        return tuple(dict.fromkeys(reasons))
+
+
+class Convergence:
+    """A run over guests.
+
+    :param declarations: layouts with what is wrong with each.
+    :param concurrency: how many guests are changed at a time.
+    """
+
+    def __init__(
+        self,
+        client: Client,
+        declarations: Sequence[tuple[Layout, tuple[Refusal, ...]]],
+        limits: Limits,
+        *,
+        concurrency: int,
+    ) -> None:
+        self._client = client
+        self._concurrency = max(1, concurrency)
+        self._surroundings = Surroundings(client, may_use_paths=client.endpoint.is_root_ticket)
+        self._executor = Executor(client, self._surroundings, limits)
+        self.jobs = [Job(layout, refusals) for layout, refusals in declarations]
+
+    def prepare(self) -> None:
+        """Find, read and plan every guest. Writes nothing."""
+        self._find()
+        self._read()
+        self._each(self._plan, [job for job in self.jobs if job.guest is not None and not job.failed])
+
+    def execute(self) -> None:
+        """Carry out the plans that have something to do and nothing against them."""
+        self._each(self._execute, [job for job in self.jobs if job.plan is not None and job.plan.changed and not job.failed])
+
+    def _find(self) -> None:
+        wanted = [job for job in self.jobs if not job.failed]
+        if not wanted:
+            return
+        cluster = Cluster(self._client)
+        for job in wanted:
+            try:
+                job.entry = cluster.find(job.layout)
+            except ApiError:
+                raise
+            except DiskwrightError as error:
+                job.error = str(error)
+        times = Counter(job.entry.vmid for job in wanted if job.entry)
+        for job in wanted:
+            if job.entry and times[job.entry.vmid] > 1:
+                job.error = f"{job.layout.label}: guest {job.entry.vmid} is declared {times[job.entry.vmid]} times; once is enough"
+
+    def _read(self) -> None:
+        found = [(job, job.entry) for job in self.jobs if job.entry is not None and not job.failed]
+        for (job, _entry), guest in zip(found, read_guests(self._client, [entry for _job, entry in found]), strict=True):
+            if isinstance(guest, ApiError):
+                job.error = f"{job.layout.label}: {guest}"
+            else:
+                job.guest = guest
+
+    def _plan(self, job: Job) -> None:
+        """Plan from what was read in bulk; look closer only when there is something to do."""
+        guest = t.cast("Guest", job.guest)
+        plan = None if find_needs(guest, job.layout) else make_plan(Facts(guest), job.layout)
+        if plan is None or plan.changed or plan.refusals:
+            guest = read_again(self._client, guest)
+            plan = make_plan(self._surroundings.facts(guest, job.layout), job.layout)
+        job.guest, job.plan = guest, plan
+
+    def _execute(self, job: Job) -> None:
+        job.outcome = self._executor.execute(job.layout, t.cast("Plan", job.plan))
+
+    def _each(self, work: Callable[[Job], None], jobs: Sequence[Job]) -> None:
+        def guarded(job: Job) -> None:
+            try:
+                work(job)
+            except DiskwrightError as error:
+                job.error = f"{job.label}: {error}"
+
+        if len(jobs) <= 1 or self._concurrency == 1:
+            for job in jobs:
+                guarded(job)
+            return
+        with ThreadPoolExecutor(min(self._concurrency, len(jobs))) as pool:
+            list(pool.map(guarded, jobs))

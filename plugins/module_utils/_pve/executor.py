@@ -1,0 +1,278 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection: not part of its public API, may change in any release.
+"""Carries a plan out, one call at a time: act, look, plan again, and go on only when the rest is what was left to do.
+
+The same loop finishes a job that an earlier run could not finish: what is left is always worked out from what PVE has.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+from .._core.actions import Action, Call, CallKind, config_call
+from .._core.errors import DiskwrightError, PlanRefusedError
+from .._core.guest import Guest
+from .._core.journal import Journal, read_journal, write_journal
+from .._core.layout import Layout
+from .._core.plan import Plan
+from .._core.planner import make_plan
+from .._core.projection import differences, project
+from .._core.slot import find_slot
+from . import tasks
+from .client import ApiError, path
+from .reads import Surroundings, read_again
+from .tasks import Deadline, TaskFailedError, TaskOutcome, TaskTimeoutError
+
+if t.TYPE_CHECKING:
+    from .client import Client
+
+#: How often a run plans anew because an answer was lost or PVE could not start a task, before it gives up.
+_MOST_RETRIES = 3
+#: How long a guest has to shut down, within the time for the task.
+_SHUTDOWN_SECONDS = 180
+
+
+class ChangedMeanwhileError(DiskwrightError):
+    """Somebody else changes the same guest at the same time, more than once."""
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of one guest.
+
+    :param plan: what was planned at first; ``None`` when it could not be read.
+    :param done: steps that PVE has carried out.
+    :param failed: the steps of the call that failed.
+    :param remaining: steps that were not tried.
+    :param guest: the guest as it was read last.
+    :param error: why it failed, or ``None``.
+    :param upid: the task that goes on although the time was over.
+    """
+
+    label: str
+    plan: Plan | None = None
+    done: list[Action] = field(default_factory=list)
+    failed: tuple[Action, ...] = ()
+    remaining: tuple[Action, ...] = ()
+    guest: Guest | None = None
+    error: str | None = None
+    upid: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How long and how fast. Seconds for each task; KiB/s for copies, ``None`` for no limit."""
+
+    task_timeout: float = 600
+    bwlimit: int | None = None
+
+
+class Executor:
+    """Carries out the plans of a run. Used by several threads, one guest each."""
+
+    def __init__(self, client: Client, surroundings: Surroundings, limits: Limits) -> None:
+        self._client = client
+        self._surroundings = surroundings
+        self._limits = limits
+
+    def execute(self, layout: Layout, plan: Plan) -> Outcome:
+        """Carry out a plan.
+
+        :raises PlanRefusedError: the plan has refusals; nothing was written.
+        """
+        if plan.refusals:
+            raise PlanRefusedError(plan.refusals)
+        outcome = Outcome(plan.before.label, plan=plan, guest=plan.before)
+        run = _Run(self._client, self._surroundings, self._limits, layout, plan, outcome)
+        try:
+            run.until_done()
+        except TaskTimeoutError as error:
+            outcome.error, outcome.upid = str(error), error.upid
+        except DiskwrightError as error:
+            outcome.error = str(error)
+        if outcome.error is not None:
+            outcome.failed = run.current
+            outcome.remaining = tuple(run.left)
+        return outcome
+
+
+class _Run:
+    """One guest's plan on its way."""
+
+    def __init__(
+        self, client: Client, surroundings: Surroundings, limits: Limits, layout: Layout, plan: Plan, outcome: Outcome
+    ) -> None:
+        self._client = client
+        self._surroundings = surroundings
+        self._limits = limits
+        self._layout = layout
+        self._plan = plan
+        self._outcome = outcome
+        self._retries = 0
+        self._replanned = False
+        self.current: tuple[Action, ...] = ()
+
+    @property
+    def left(self) -> list[Action]:
+        """The visible steps that come after the current call."""
+        return [action for call in self._plan.calls[1:] for action in call.actions if action.line is not None]
+
+    def until_done(self) -> None:
+        """Carry out call after call until nothing is left."""
+        while self._plan.calls:
+            call = self._plan.calls[0]
+            self.current = _visible(call)
+            if self._send(call):
+                self._outcome.done.extend(self.current)
+                self._look(call)
+            self.current = ()
+
+    def _send(self, call: Call) -> bool:
+        """Carry out one call. :returns: whether it was done; otherwise there is a new plan."""
+        deadline = Deadline(self._limits.task_timeout)
+        try:
+            outcome = tasks.until_unlocked(lambda: self._request(call, deadline), deadline)
+        except (ApiError, TaskFailedError) as error:
+            if error.digest_mismatch:
+                self._replan("somebody else has changed the guest since it was planned")
+                return False
+            if isinstance(error, ApiError) and (error.lost or error.no_worker):
+                self._after_silence(error, deadline)
+                return False
+            raise self._cleaned_up(error, call) from error
+        self._outcome.warnings.extend(f"{self._outcome.label}: {text}" for text in outcome.warnings)
+        return True
+
+    def _request(self, call: Call, deadline: Deadline) -> TaskOutcome:
+        method, name = _ROUTES[call.kind]
+        guest = self._plan.before
+        parameters: dict[str, object] = dict(call.parameters)
+        if call.kind in (CallKind.SHUTDOWN, CallKind.START):
+            if call.kind is CallKind.SHUTDOWN:
+                parameters["timeout"] = max(1, min(_SHUTDOWN_SECONDS, int(self._limits.task_timeout)))
+        else:
+            parameters["digest"] = guest.digest
+        if call.kind is CallKind.MOVE:
+            parameters["bwlimit"] = self._limits.bwlimit
+        where = path("nodes", guest.node, "qemu", guest.vmid, *name.split("/"))
+        return tasks.run(self._client, method, where, parameters, deadline)
+
+    def _look(self, call: Call) -> None:
+        """Read the guest after a call, compare it with the projection, and plan what is left."""
+        projected = project(self._plan.before, call)
+        left = [_signature(call) for call in self._plan.calls[1:]]
+        guest = self._read()
+        found = differences(projected.configured, guest.configured)
+        self._plan = self._planned(guest)
+        if [_signature(call) for call in self._plan.calls] != left:
+            self._note_replan(f"after {call.kind.value}: {'; '.join(found) or 'the guest is not as expected'}")
+
+    def _read(self) -> Guest:
+        guest = read_again(self._client, self._plan.before)
+        self._outcome.guest = guest
+        return guest
+
+    def _planned(self, guest: Guest) -> Plan:
+        plan = make_plan(self._surroundings.facts(guest, self._layout), self._layout)
+        if plan.refusals:
+            raise PlanRefusedError(plan.refusals)
+        return plan
+
+    def _replan(self, reason: str) -> None:
+        self._note_replan(reason)
+        self._plan = self._planned(self._read())
+
+    def _note_replan(self, reason: str) -> None:
+        if self._replanned:
+            raise ChangedMeanwhileError(
+                f"{self._outcome.label}: {reason}; it was planned anew once already, so this run stops here: "
+                "make sure that nobody else works on the guest, and run again"
+            )
+        self._replanned = True
+        self._outcome.warnings.append(f"{self._outcome.label}: planned anew: {reason}")
+
+    def _after_silence(self, error: ApiError, deadline: Deadline) -> None:
+        """After a lost answer: let what may be going on end, and look before anything is repeated."""
+        self._retries += 1
+        if self._retries > _MOST_RETRIES:
+            raise error
+        guest = self._plan.before
+        for upid in tasks.active(self._client, guest.node, guest.vmid):
+            tasks.wait(self._client, upid, deadline)
+        self._plan = self._planned(self._read())
+
+    def _cleaned_up(self, error: DiskwrightError, call: Call) -> DiskwrightError:
+        """Take back what a failed call has left waiting, because the next call would apply it."""
+        before = self._plan.before
+        notes = []
+        try:
+            guest = self._read()
+            if call.kind in (CallKind.CONFIG, CallKind.DESTROY):
+                notes.extend(self._revert_new(before, guest))
+            if call.kind is CallKind.SHUTDOWN:
+                self._clear_journal(guest)
+        except DiskwrightError as second:
+            notes.append(f"what it left behind could not be read or taken back ({second})")
+        return DiskwrightError(": ".join([self._outcome.label, "; ".join([str(error), *notes])]))
+
+    def _revert_new(self, before: Guest, guest: Guest) -> list[str]:
+        keys = sorted(_left_waiting(before, guest))
+        if keys:
+            where = path("nodes", guest.node, "qemu", guest.vmid, "config")
+            self._client.put(where, {"revert": ",".join(keys), "digest": guest.digest})
+            guest = self._read()
+        still = sorted(set(keys) & guest.changed_keys)
+        new = sorted(set(guest.configured.unused.values()) - _volumes(before))
+        notes = [f"{', '.join(keys)} taken back"] if keys and not still else []
+        notes += [f"{', '.join(still)} still waits and the next change would apply it"] if still else []
+        return notes + ([f"{', '.join(new)} was made and is kept as unused"] if new else [])
+
+    def _clear_journal(self, guest: Guest) -> None:
+        """The guest would not shut down: it runs on, and there is nothing to start later."""
+        from .._core.actions import Note
+
+        journal = read_journal(guest.configured.description)
+        if not journal.start:
+            return
+        plain = write_journal(guest.configured.description, Journal(journal.switches))
+        where = path("nodes", guest.node, "qemu", guest.vmid, "config")
+        self._client.put(where, dict(config_call((Note(None, plain),)).parameters) | {"digest": guest.digest})
+        self._read()
+
+
+_ROUTES: t.Final = {
+    CallKind.REVERT: ("PUT", "config"),
+    CallKind.CONFIG: ("POST", "config"),
+    CallKind.DESTROY: ("POST", "config"),
+    CallKind.RESIZE: ("PUT", "resize"),
+    CallKind.MOVE: ("POST", "move_disk"),
+    CallKind.SHUTDOWN: ("POST", "status/shutdown"),
+    CallKind.START: ("POST", "status/start"),
+}
+
+
+def _visible(call: Call) -> tuple[Action, ...]:
+    return tuple(action for action in call.actions if action.line is not None)
+
+
+def _signature(call: Call) -> tuple[CallKind, tuple[tuple[str, str], ...]]:
+    """What a call is about, without the names of volumes, which only PVE knows beforehand."""
+    return call.kind, tuple(sorted((action.verb, str(action.slot)) for action in call.actions))
+
+
+def _left_waiting(before: Guest, after: Guest) -> set[str]:
+    """Keys that a failed call has left: everything new on a stopped guest, refused deletions on a running one."""
+    new = set(after.changed_keys - before.changed_keys)
+    if not after.running:
+        return new
+    refused = {key for key in new & set(after.deleting) if find_slot(key) is not None}
+    return refused | ({"boot"} & new if refused else set())
+
+
+def _volumes(guest: Guest) -> set[str]:
+    used = {drive.volume for state in (guest.configured, guest.live) for drive in state.drives.values()}
+    return used | set(guest.configured.unused.values())

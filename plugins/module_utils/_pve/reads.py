@@ -1,0 +1,223 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection: not part of its public API, may change in any release.
+"""Reads PVE's answers into the values that the core knows. Nothing here writes."""
+
+from __future__ import annotations
+
+import re
+import threading
+import typing as t
+from dataclasses import dataclass
+from types import MappingProxyType
+
+from .._core.errors import DiskwrightError
+from .._core.guest import Guest, PendingRow, Snapshot, Volume, read_guest
+from .._core.plan import Facts
+from .._core.planner import find_needs
+from .._core.storage import Storage
+from .client import ApiError, path
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from .._core.layout import Layout
+    from .client import Client
+
+_ABSENT = re.compile(
+    r"does not exist|[Nn]o such|can't activate LV|unable to parse|[Ff]ailed to find|not found|not a QEMU image"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class GuestEntry:
+    """A guest as PVE's lists show it."""
+
+    vmid: int
+    name: str
+    node: str
+    running: bool
+    template: bool
+    tags: tuple[str, ...] = ()
+    pool: str | None = None
+
+
+class Cluster:
+    """The guests of a cluster, listed once, and found by number or name.
+
+    :param client: the connection; PVE shows only what its user may see.
+    """
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+        self._asked_nodes = False
+        self.guests: dict[int, GuestEntry] = {}
+        for row in client.get(path("cluster", "resources"), {"type": "vm"}):
+            if row.get("type") == "qemu":
+                self._remember(_entry(row, str(row["node"])))
+
+    def _remember(self, entry: GuestEntry) -> None:
+        self.guests[entry.vmid] = entry
+
+    def find(self, layout: Layout) -> GuestEntry:
+        """The guest that a declaration means.
+
+        :raises DiskwrightError: there is none, there are several, or it is on another node than declared.
+        """
+        found = self._search(layout)
+        if not found and not self._asked_nodes:
+            self._ask_nodes()
+            found = self._search(layout)
+        if not found:
+            raise DiskwrightError(
+                f"{layout.label}: there is no such guest, or the user may not see it (right VM.Audit)"
+            )
+        if len(found) > 1:
+            where = ", ".join(f"{entry.vmid} on {entry.node}" for entry in found)
+            raise DiskwrightError(f"{layout.label}: several guests have this name ({where}); give the vmid")
+        entry = found[0]
+        if layout.node is not None and layout.node != entry.node:
+            raise DiskwrightError(
+                f"{layout.label}: it is on {entry.node}, not on {layout.node}; correct or remove node"
+            )
+        if layout.name is not None and layout.vmid is not None and layout.name != entry.name:
+            raise DiskwrightError(
+                f"{layout.label}: {entry.vmid} is called {entry.name}; correct name, or give only the vmid"
+            )
+        return entry
+
+    def _search(self, layout: Layout) -> list[GuestEntry]:
+        if layout.vmid is not None:
+            entry = self.guests.get(layout.vmid)
+            return [entry] if entry else []
+        return [entry for entry in self.guests.values() if entry.name == layout.name]
+
+    def _ask_nodes(self) -> None:
+        """The cluster's list may be 10 s old; the nodes' own lists are not."""
+        self._asked_nodes = True
+        for node in self._client.get(path("nodes")):
+            if node.get("status") == "online":
+                for row in self._client.get(path("nodes", node["node"], "qemu")):
+                    self._remember(_entry(row, str(node["node"])))
+
+
+def _entry(row: Mapping[str, t.Any], node: str) -> GuestEntry:
+    return GuestEntry(
+        vmid=int(row["vmid"]),
+        name=str(row.get("name", "")),
+        node=node,
+        running=row.get("status") == "running",
+        template=bool(row.get("template")),
+        tags=tuple(filter(None, re.split(r"[;,\s]+", str(row.get("tags") or "")))),
+        pool=row.get("pool"),
+    )
+
+
+def pending_path(entry: GuestEntry) -> str:
+    """The call that shows every state of a guest's configuration at once."""
+    return path("nodes", entry.node, "qemu", entry.vmid, "pending")
+
+
+def guest_of(entry: GuestEntry, rows: Iterable[Mapping[str, t.Any]]) -> Guest:
+    """The guest that an answer of :func:`pending_path` describes."""
+    read = (
+        PendingRow(str(row["key"]), _text(row.get("value")), _text(row.get("pending")), int(row.get("delete") or 0))
+        for row in rows
+    )
+    return read_guest(entry.vmid, entry.name, entry.node, read, running=entry.running, template=entry.template)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)
+
+
+def read_guests(client: Client, entries: Sequence[GuestEntry]) -> list[Guest | ApiError]:
+    """Every guest's configuration, in the order of the entries; an error stands where one could not be read."""
+    answers = client.get_many([pending_path(entry) for entry in entries])
+    return [
+        answer if isinstance(answer, ApiError) else guest_of(entry, answer)
+        for entry, answer in zip(entries, answers, strict=True)
+    ]
+
+
+def read_again(client: Client, guest: Guest) -> Guest:
+    """The guest as it is now, its power state included, which the cluster's list may show 10 s late."""
+    status = client.get(path("nodes", guest.node, "qemu", guest.vmid, "status", "current"))
+    entry = GuestEntry(guest.vmid, guest.name, guest.node, status.get("status") == "running", guest.template)
+    return guest_of(entry, client.get(pending_path(entry)))
+
+
+class Surroundings:
+    """What is read besides guests, each thing once for all guests of a run."""
+
+    def __init__(self, client: Client, *, may_use_paths: bool) -> None:
+        self._client = client
+        self._may_use_paths = may_use_paths
+        self._lock = threading.Lock()
+        self._storages: dict[str, Mapping[str, Storage]] = {}
+
+    def facts(self, guest: Guest, layout: Layout) -> Facts:
+        """Everything that planning this guest needs, and no more."""
+        needs = find_needs(guest, layout)
+        return Facts(
+            guest=guest,
+            storages=self.storages(guest.node) if needs.storages else None,
+            volumes=MappingProxyType({volume: self.volume(guest.node, volume) for volume in sorted(needs.volumes)}),
+            snapshots=read_snapshots(self._client, guest) if needs.snapshots else (),
+            may_use_paths=self._may_use_paths,
+        )
+
+    def storages(self, node: str) -> Mapping[str, Storage]:
+        """The storages as a node sees them. Free space is as it was at the first look."""
+        with self._lock:
+            if node not in self._storages:
+                rows = self._client.get(path("nodes", node, "storage"), {"format": 1})
+                self._storages[node] = MappingProxyType({str(row["storage"]): _storage(row) for row in rows})
+            return self._storages[node]
+
+    def volume(self, node: str, volid: str) -> Volume | None:
+        """A volume, or ``None`` when there is none of that name."""
+        storage, colon, _name = volid.partition(":")
+        if not colon:
+            return None
+        try:
+            data = self._client.get(path("nodes", node, "storage", storage, "content", volid))
+        except ApiError as error:
+            if error.status in (400, 500) and _ABSENT.search(error.text):
+                return None
+            raise
+        return Volume(volid, int(data.get("size") or 0), str(data.get("format", "raw")))
+
+
+def _storage(row: Mapping[str, t.Any]) -> Storage:
+    formats = row.get("formats") or {}
+    supported = [str(name) for name in formats.get("supported", ()) if name != "subvol"]
+    default = formats.get("default")
+    ordered = ([str(default)] if default in supported else []) + sorted(name for name in supported if name != default)
+    return Storage(
+        name=str(row["storage"]),
+        type=str(row.get("type", "")),
+        content=frozenset(str(row.get("content", "")).split(",")),
+        formats=tuple(ordered),
+        enabled=bool(row.get("enabled", 1)),
+        active=bool(row.get("active", 1)),
+        shared=bool(row.get("shared", 0)),
+        available=None if row.get("avail") is None else int(row["avail"]),
+        total=None if row.get("total") is None else int(row["total"]),
+    )
+
+
+def read_snapshots(client: Client, guest: Guest) -> tuple[Snapshot, ...]:
+    """A guest's snapshots with the volumes that they name, newest state excluded."""
+    base = ("nodes", guest.node, "qemu", guest.vmid, "snapshot")
+    names = [str(row["name"]) for row in client.get(path(*base)) if row["name"] != "current"]
+    configs = client.get_many([path(*base, name, "config") for name in names])
+    found = []
+    for name, config in zip(names, configs, strict=True):
+        if isinstance(config, ApiError):
+            raise config
+        rows = [PendingRow(str(key), str(value)) for key, value in config.items()]
+        state = read_guest(guest.vmid, guest.name, guest.node, rows, running=False).configured
+        found.append(Snapshot(name, frozenset(drive.volume for drive in state.drives.values())))
+    return tuple(found)
