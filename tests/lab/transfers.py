@@ -18,7 +18,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from lab import images
+from lab import images, ovf
 from lab.api import ApiError, Call, Route, TaskLog, bad
 from lab.filevolumes import FILES
 from lab.images import Place
@@ -200,4 +200,5 @@ NODE = "/nodes/{node}/storage/{storage}"
 ROUTES = [
     Route("POST", NODE + "/upload", _upload, early=_in_order),
     Route("POST", NODE + "/download-url", _download),
+    *ovf.ROUTES,
 ]
