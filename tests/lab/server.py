@@ -31,7 +31,10 @@ from lab.storages import StorageError
 
 API = "/api2/json"
 SECRETS = frozenset({"password", "cipassword", "ticket", "new-password", "confirmation-password", "otp", "value"})
+VOLUME = re.compile(r"(?P<content>/nodes/[^/]+/storage/[^/]+/content)/(?P<volume>.+)")
 USER = web.RequestKey("lab-user", str)
+VOLUME_TEMPLATE = "/nodes/{node}/storage/{storage}/content/{volume}"
+VOLUME = re.compile(r"/nodes/(?P<node>[^/]+)/storage/(?P<storage>[^/]+)/content/(?P<volume>.+)")
 
 
 @dataclass(frozen=True)
@@ -105,6 +108,15 @@ class LabServer(FakePve):
         app = web.Application(middlewares=[self._proxy, self._middleware])
         app.router.add_route("*", API + "/{tail:.*}", self._dispatch)
         return app
+
+    def resolve(self, request: web.Request, prefix: str) -> Any:
+        """fakepve's, but a volume's name is the whole rest of the path, slashes too (PVE's fragmentDelimiter)."""
+        found = VOLUME.fullmatch(urllib.parse.unquote(request.rel_url.raw_path[len(prefix):]))
+        if found is None:
+            return super().resolve(request, prefix)
+        match = pve_schema.load().match(f"{found['content']}/volume")
+        match.params["volume"] = found["volume"]
+        return match
 
     def _record(self, request: web.Request, body: bytes) -> None:
         """The lab logs requests with their answers, in _proxy."""
@@ -188,7 +200,7 @@ class LabServer(FakePve):
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         path = request.path[len(API):]
-        match = self.resolve(request, API)
+        match = self.resolve(request, API) or self._volume_match(path)
         route = self._table.get((request.method, match.template)) if match else None
         user = request.get(USER)
         if match is not None and (request.method, match.template) == ("POST", "/access/ticket"):
@@ -208,6 +220,14 @@ class LabServer(FakePve):
         finally:
             if call.upload is not None:
                 call.upload.unlink(missing_ok=True)
+
+    @staticmethod
+    def _volume_match(path: str) -> pve_schema.Match | None:
+        """The name of a volume is the one path parameter that has slashes."""
+        found = VOLUME.fullmatch(path)
+        if found is None:
+            return None
+        return pve_schema.Match(VOLUME_TEMPLATE, found.groupdict(), pve_schema.load().paths[VOLUME_TEMPLATE])
 
     async def _run(self, route: Route, match: Any, call: Call, values: dict[str, Any]) -> web.Response:
         self._prepare(route, match, call, values)
