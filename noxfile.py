@@ -140,7 +140,7 @@ def lint(session: nox.Session) -> None:
     env = environment(bin_folder) | {"HOME": str(CACHE / "home")}
     tree = checkout.stage(CACHE / "lint")
     session.run(str(bin_folder / "yamllint"), "--strict", ".", env=env)
-    session.run(str(bin_folder / "reuse"), "lint", "--quiet", env=env)
+    session.run(str(bin_folder / "reuse"), "lint", "--lines", env=env)
     session.run(str(bin_folder / "ansible-lint"), "--offline", env=env)
     with session.chdir(tree):
         antsibull = (str(bin_folder / "antsibull-docs"), "lint-collection-docs", "--plugin-docs")
@@ -152,17 +152,16 @@ def lint(session: nox.Session) -> None:
 def artifact(session: nox.Session) -> None:
     """Builds what Galaxy gets, installs it, reads its documentation and lets Galaxy's importer judge."""
     bin_folder = own_environment(session, "importer", PYTHON, "-r", str(REQUIREMENTS / "importer.txt"))
-    env = environment(bin_folder) | {"HOME": str(CACHE / "home")}
-    tree = checkout.stage(CACHE / "build")
     output = CACHE / "artifact"
     shutil.rmtree(output, ignore_errors=True)
-    galaxy = (str(bin_folder / "ansible-galaxy"), "collection")
-    session.run(*galaxy, "build", "--output-path", str(output), str(tree), env=env)
-    (tarball,) = output.glob("*.tar.gz")
     installed = output / "collections"
+    env = environment(bin_folder) | {"HOME": str(CACHE / "home"), "ANSIBLE_COLLECTIONS_PATH": str(installed)}
+    del env["PYTHONPATH"]
+    galaxy = (str(bin_folder / "ansible-galaxy"), "collection")
+    session.run(*galaxy, "build", "--output-path", str(output), str(checkout.stage(CACHE / "build")), env=env)
+    (tarball,) = output.glob("*.tar.gz")
     session.run(*galaxy, "install", "--offline", "-p", str(installed), str(tarball), env=env)
-    listing = (str(bin_folder / "ansible-doc"), "--list", "diskwright.proxmox")
-    session.run(*listing, env=env | {"ANSIBLE_COLLECTIONS_PATH": str(installed)})
+    session.run(str(bin_folder / "ansible-doc"), "--list", "diskwright.proxmox", env=env)
     with session.chdir(output):
         session.run(str(bin_folder / "python"), "-m", "galaxy_importer.main", str(tarball), env=env)
 

@@ -68,10 +68,12 @@ def packages() -> list[str]:
 
 
 def docs_source(root: Path) -> Path:
-    """A fresh Sphinx source folder with the configuration and the guides of docs/."""
+    """A fresh Sphinx source folder with the configuration and the guides of docs/, and the texts beside README.md."""
     shutil.rmtree(root, ignore_errors=True)
     source = root / "source"
     shutil.copytree(TOP / "docs", source)
+    for name in ("CONTRIBUTING.md", "SECURITY.md"):
+        shutil.copy2(TOP / name, source / name.lower())
     source.chmod(0o700)  # antsibull-docs refuses a folder that others can read
     return source
 

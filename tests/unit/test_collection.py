@@ -36,6 +36,8 @@ LIBRARIES = {
     "action": {"ansible"},
     "filter": {"ansible"},
 }
+# Without the SPDX- in front, which reuse would take for this file's own.
+HEADER = ("FileCopyrightText: The diskwright.proxmox authors", "License-Identifier: GPL-3.0-or-later")
 
 
 def sources() -> list[Path]:
@@ -120,10 +122,7 @@ def needs_header(path: Path) -> bool:
 
 def has_header(path: Path) -> bool:
     head = "\n".join((checkout.TOP / path).read_text("utf-8").split("\n", 6)[:6])
-    return (
-        "SPDX-License-Identifier: GPL-3.0-or-later" in head
-        and "SPDX-FileCopyrightText: The diskwright.proxmox authors" in head
-    )
+    return all(f"SPDX-{line}" in head for line in HEADER)
 
 
 def test_licence() -> None:
