@@ -131,6 +131,12 @@ class Access:
         """Whether a user or token has a privilege on a path."""
         return privilege in self.privileges(who, path)
 
+    def all_powerful(self, who: str) -> bool:
+        """Whether a token of root@pam has all of root's privileges everywhere."""
+        user, _, name = who.partition("!")
+        token = self.users.get(user, Account()).tokens.get(name)
+        return user == "root@pam" and token is not None and not token[1]
+
     def privileges(self, who: str, path: str) -> frozenset[str]:
         """Everything that a user or token may do on a path."""
         key = (who, path)

@@ -21,8 +21,9 @@ from lab import hotplug
 from lab.api import ApiError, Call, Route, TaskLog, bad
 from lab.disks import Maker, check_storages, check_syntax, in_use
 from lab.drives import UNUSED, Drive, boot_order, default_boot, is_drive, parse_drive, print_boot
-from lab.guest import Conf, Guest, option_schema, render
+from lab.guest import Conf, Guest, render
 from lab.networks import with_mac
+from lab.schema import option_schema
 
 CONFIG = "/nodes/{node}/qemu/{vmid}/config"
 RIGHTS = {
@@ -277,6 +278,11 @@ def _names(values: dict[str, str], delete: str, revert: str) -> tuple[list[str],
     return deletes, reverts
 
 
+def _cdrom_alias(values: dict[str, str]) -> None:
+    if value := values.pop("cdrom", None):
+        values["ide2"] = value if "media=" in value else f"{value},media=cdrom"
+
+
 def update_of(call: Call) -> Update:
     """Checks the parameters of a config call and the caller's rights."""
     root_only(call, "skiplock")
@@ -288,8 +294,7 @@ def update_of(call: Call) -> Update:
     given = call.values.get("delete"), call.values.get("revert")
     if not any(given) and not values:
         raise ApiError("no options specified")
-    if "cdrom" in values:
-        values["ide2"] = values.pop("cdrom")
+    _cdrom_alias(values)
     delete, revert = _names(values, *(str(text or "") for text in given))
     check_syntax(call, values)
     for option in [key for key in values if re.fullmatch(r"net\d+", key)]:
@@ -351,6 +356,7 @@ def _create(call: Call) -> str:
     _check_create(call, vmid, storage, pool)
     if call.values.get("archive"):
         raise ApiError("the lab restores no backups", 501)
+    _cdrom_alias(values)
     if values:
         check_storages(call, vmid, values, storage, call.values.get("import-working-storage"))
         check_rights(call, vmid, values)
@@ -388,7 +394,7 @@ def _created(call: Call, vmid: int, values: dict[str, str], log: TaskLog) -> Non
             except Exception as error:
                 message = getattr(error, "message", str(error))
                 raise ApiError(f"unable to create VM {vmid} - {message}") from error
-            guest.store(render(Conf(_complete(values))))
+            guest.store(render(Conf(_complete(values, log))))
     except Exception:
         cluster.remove_guest(vmid)
         raise
@@ -402,7 +408,7 @@ def _created(call: Call, vmid: int, values: dict[str, str], log: TaskLog) -> Non
         start(call, vmid, log)
 
 
-def _complete(values: dict[str, str]) -> dict[str, str]:
+def _complete(values: dict[str, str], log: TaskLog) -> dict[str, str]:
     """What PVE adds to a new guest."""
     values = {key: value for key, value in values.items() if value != ""}
     values["meta"] = f"creation-qemu=10.0.13,ctime={int(time.time())}"
@@ -412,14 +418,17 @@ def _complete(values: dict[str, str]) -> dict[str, str]:
     if values.get("vmgenid", "1") == "1":
         values["vmgenid"] = str(uuid.uuid4())
     if values.get("ostype") in WINDOWS:
-        values["machine"] = _pinned(values.get("machine"))
+        _pin_machine(values, log)
     return values
 
 
-def _pinned(machine: str | None) -> str:
+def _pin_machine(values: dict[str, str], log: TaskLog) -> None:
     """Windows keeps the machine version of its installation."""
-    kind = "q35" if machine and "q35" in machine else "i440fx"
-    return machine if machine and re.search(r"\d+\.\d+", machine) else f"pc-{kind}-10.0+pve1"
+    machine, comma, rest = values.get("machine", "pc").partition(",")
+    if machine in ("pc", "q35"):
+        machine = f"pc-{'q35' if machine == 'q35' else 'i440fx'}-10.0+pve1"
+        log(f"pinning machine type to '{machine}' for Windows guest OS")
+        values["machine"] = machine + comma + rest
 
 
 ROUTES = [

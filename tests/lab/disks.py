@@ -308,7 +308,8 @@ class Maker:
                            f"different from storage format '{name.format}'")
         if drive.is_cloudinit:
             self._one_cloudinit(drive.slot)
-        drive.size = self.storages.info(drive.file).size
+        self.storages.activate(drive.file)
+        drive.size = self.storages.size(drive.file)
 
 
 def _efi_size(slot: str) -> int | None:

@@ -14,9 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from fakepve import schema as pve_schema
-
-from lab.guest import option_schema
+from lab import schema as pve_schema
 
 LIMITS = {"ide": 4, "scsi": 31, "virtio": 16, "sata": 6, "efidisk": 1, "tpmstate": 1}
 """Slots of each bus, in the order in which PVE looks for a boot disk."""
@@ -96,14 +94,14 @@ def _schema(slot: str) -> dict[str, Any]:
     """The options of a slot with their schemas."""
     if UNUSED.fullmatch(slot):
         return {"file": {"default_key": 1}, "volume": {"alias": "file"}}
-    fmt = (option_schema(slot) or {}).get("format")
+    fmt = (pve_schema.option_schema(slot) or {}).get("format")
     found = pve_schema.registered(fmt) if isinstance(fmt, str) else fmt
     return dict(found or {})
 
 
 def parse_options(schema: Mapping[str, Mapping[str, Any]], text: str) -> dict[str, str] | None:
     """The keys and values of a property string as its schema has them, or None when they break the schema."""
-    if pve_schema._property_string(dict(schema), text, "") is not None:
+    if pve_schema.property_string(dict(schema), text, "") is not None:
         return None
     default = next((key for key, entry in schema.items() if entry.get("default_key")), None)
     values: dict[str, str] = {}

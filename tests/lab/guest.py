@@ -9,7 +9,6 @@ deletions, snapshots, a digest of the file's text, and the same state after a re
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import json
 import re
@@ -19,28 +18,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from fakepve import schema as pve_schema
-
 from lab.api import ApiError
+from lab.schema import option_schema
 
 SECTION = re.compile(r"^\[(?P<name>[^\]]+)\]\s*$")
 LINE = re.compile(r"^(?P<key>[a-z][a-z_\-]*\d*):\s*(?P<value>.+?)\s*$")
 PENDING = "PENDING"
 _UNSAFE = "".join(chr(c) for c in range(0x20, 0x7F) if chr(c) not in "%:")
-
-
-@functools.lru_cache(maxsize=None)
-def option_schema(key: str) -> dict[str, Any] | None:
-    """The schema of a configuration option, or None when PVE has no such option."""
-    extra = {"parent": "string", "vmstate": "string", "snaptime": "integer", "runningmachine": "string",
-             "runningcpu": "string", "running-nets-host-mtu": "string", "meta": "string"}
-    if key in extra:
-        return {"type": extra[key]}
-    if key in ("vmid", "node", "digest", "delete", "revert", "force", "skiplock", "background_delay",
-               "import-working-storage"):
-        return None
-    properties = pve_schema.load().paths["/nodes/{node}/qemu/{vmid}/config"]["POST"]["parameters"]["properties"]
-    return pve_schema._prop(properties, key)
 
 
 def shown(key: str, value: str) -> str | int:

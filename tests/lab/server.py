@@ -22,8 +22,8 @@ from typing import Any
 
 from aiohttp import web
 from fakepve import FakePve, PveError
-from fakepve import schema as pve_schema
 
+from lab import schema as pve_schema
 from lab.api import ApiError, Call, Route
 from lab.cluster import Cluster
 from lab.faults import GATEWAY_TIMEOUT
@@ -33,8 +33,6 @@ API = "/api2/json"
 SECRETS = frozenset({"password", "cipassword", "ticket", "new-password", "confirmation-password", "otp", "value"})
 VOLUME = re.compile(r"(?P<content>/nodes/[^/]+/storage/[^/]+/content)/(?P<volume>.+)")
 USER = web.RequestKey("lab-user", str)
-VOLUME_TEMPLATE = "/nodes/{node}/storage/{storage}/content/{volume}"
-VOLUME = re.compile(r"/nodes/(?P<node>[^/]+)/storage/(?P<storage>[^/]+)/content/(?P<volume>.+)")
 
 
 @dataclass(frozen=True)
@@ -138,6 +136,8 @@ class LabServer(FakePve):
         """The schema's rule; unlike in fakepve a token of root@pam with separated privileges is not root."""
         if user in (None, "root@pam") or (perms or {}).get("user") in ("all", "world"):
             return
+        if perms and user.startswith("root@pam!") and self.cluster.access.all_powerful(user):
+            return
         held, why = self._check(user, perms["check"], values, declared) if perms and "check" in perms else (
             False, "user != root@pam")
         if not held:
@@ -200,7 +200,7 @@ class LabServer(FakePve):
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         path = request.path[len(API):]
-        match = self.resolve(request, API) or self._volume_match(path)
+        match = self.resolve(request, API)
         route = self._table.get((request.method, match.template)) if match else None
         user = request.get(USER)
         if match is not None and (request.method, match.template) == ("POST", "/access/ticket"):
@@ -220,14 +220,6 @@ class LabServer(FakePve):
         finally:
             if call.upload is not None:
                 call.upload.unlink(missing_ok=True)
-
-    @staticmethod
-    def _volume_match(path: str) -> pve_schema.Match | None:
-        """The name of a volume is the one path parameter that has slashes."""
-        found = VOLUME.fullmatch(path)
-        if found is None:
-            return None
-        return pve_schema.Match(VOLUME_TEMPLATE, found.groupdict(), pve_schema.load().paths[VOLUME_TEMPLATE])
 
     async def _run(self, route: Route, match: Any, call: Call, values: dict[str, Any]) -> web.Response:
         self._prepare(route, match, call, values)
