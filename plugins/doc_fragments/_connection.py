@@ -77,13 +77,14 @@ options:
       - If not set, the value of the environment variable E(PROXMOX_API_TIMEOUT) is used.
     type: int
     default: 35
-  timeout:
+  task_timeout:
     description:
-      - Seconds to wait for the tasks that the module starts in Proxmox VE, and for locks that others hold.
+      - Seconds to wait for each of the tasks that the module starts in Proxmox VE, and for locks that others hold.
       - When they have passed, the module fails and names the task. The task goes on, and a later run picks up where
         it is.
     type: int
-    default: 600
+    default: 3600
+    aliases: [timeout]
 requirements:
   - "proxmoxer >= 2.0"
   - "requests"

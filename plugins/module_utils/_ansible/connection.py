@@ -6,7 +6,7 @@
 
 Names, types, aliases and environment variables are those of community.proxmox, so that one ``module_defaults`` block
 and one environment serve both collections. Two defaults differ, with reasons in the fragment: ``api_timeout`` and
-``timeout``.
+``task_timeout``, which is ``timeout`` there and may be called so here.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Seconds for the tasks that one module run starts in PVE: copies of large disks take long.
-DEFAULT_TASK_TIMEOUT = 600
+DEFAULT_TASK_TIMEOUT = 3600
 
 
 def connection_argument_spec() -> dict[str, dict[str, t.Any]]:
@@ -37,7 +37,7 @@ def connection_argument_spec() -> dict[str, dict[str, t.Any]]:
         "validate_certs": _option("PROXMOX_VALIDATE_CERTS", type="bool", default=False),
         "ca_path": _option("PROXMOX_CA_PATH", type="path"),
         "api_timeout": _option("PROXMOX_API_TIMEOUT", type="int", default=DEFAULT_TIMEOUT),
-        "timeout": {"type": "int", "default": DEFAULT_TASK_TIMEOUT},
+        "task_timeout": {"type": "int", "default": DEFAULT_TASK_TIMEOUT, "aliases": ["timeout"]},
     }
 
 

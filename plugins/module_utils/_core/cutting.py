@@ -132,10 +132,12 @@ def with_power(guest: Guest, calls: tuple[Call, ...]) -> tuple[Call, ...]:
     """Calls between a shutdown and a start, noted in the guest so that a killed run can be finished."""
     description = guest.configured.description
     journal = read_journal(description)
-    noted = Note(None, write_journal(description, replace(journal, start=True)))
+    noted = (
+        () if journal.start else (config_call((Note(None, write_journal(description, replace(journal, start=True))),)),)
+    )
     cleared = Note(None, write_journal(description, replace(journal, start=False)))
     return (
-        config_call((noted,)),
+        *noted,
         Call(CallKind.SHUTDOWN, (Power(None, start=False),)),
         *calls,
         Call(CallKind.START, (Power(None, start=True),)),

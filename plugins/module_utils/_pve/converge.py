@@ -94,7 +94,9 @@ class Convergence:
 
     def execute(self) -> None:
         """Carry out the plans that have something to do and nothing against them."""
-        self._each(self._execute, [job for job in self.jobs if job.plan is not None and job.plan.changed and not job.failed])
+        self._each(
+            self._execute, [job for job in self.jobs if job.plan is not None and job.plan.changed and not job.failed]
+        )
 
     def _find(self) -> None:
         wanted = [job for job in self.jobs if not job.failed]
@@ -111,11 +113,14 @@ class Convergence:
         times = Counter(job.entry.vmid for job in wanted if job.entry)
         for job in wanted:
             if job.entry and times[job.entry.vmid] > 1:
-                job.error = f"{job.layout.label}: guest {job.entry.vmid} is declared {times[job.entry.vmid]} times; once is enough"
+                count = times[job.entry.vmid]
+                job.error = f"{job.layout.label}: guest {job.entry.vmid} is declared {count} times; once is enough"
 
     def _read(self) -> None:
         found = [(job, job.entry) for job in self.jobs if job.entry is not None and not job.failed]
-        for (job, _entry), guest in zip(found, read_guests(self._client, [entry for _job, entry in found]), strict=True):
+        for (job, _entry), guest in zip(
+            found, read_guests(self._client, [entry for _job, entry in found]), strict=True
+        ):
             if isinstance(guest, ApiError):
                 job.error = f"{job.layout.label}: {guest}"
             else:

@@ -1,0 +1,131 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection: not part of its public API, may change in any release.
+"""What a run says: data for playbooks, lines for people. Nothing here decides anything."""
+
+from __future__ import annotations
+
+import typing as t
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .._core.actions import Action, Line
+    from .._core.guest import Hardware
+    from .._core.plan import Plan
+    from .._pve.converge import Job
+
+_SIGNS_NOTICED = "?"
+
+
+def state_of(hardware: Hardware) -> dict[str, str]:
+    """A hardware state as PVE writes it: slot or key to text."""
+    state = {str(slot): str(drive) for slot, drive in hardware.drives.items()}
+    state.update({str(slot): volume for slot, volume in hardware.unused.items()})
+    state.update({str(slot): text for slot, text in hardware.unreadable.items()})
+    for key in ("boot", "bootdisk", "scsihw"):
+        value = getattr(hardware, key)
+        if value is not None:
+            state[key] = str(value)
+    return state
+
+
+def guest_result(job: Job, *, executed: bool) -> dict[str, t.Any]:
+    """One guest's part of a module's result.
+
+    :param executed: whether the plans were carried out, or check mode stopped before that.
+    """
+    plan, outcome = job.plan, job.outcome
+    result: dict[str, t.Any] = {
+        "vmid": job.layout.vmid if job.guest is None else job.guest.vmid,
+        "name": job.layout.name if job.guest is None else job.guest.name,
+        "changed": bool(outcome.done if outcome else plan and plan.changed and not executed),
+        "failed": job.failed,
+        "actions": _actions(job, executed=executed),
+        "errors": list(job.messages),
+        "warnings": [*(plan.warnings if plan else ()), *(outcome.warnings if outcome else ())],
+    }
+    if job.guest is None or plan is None:
+        return result
+    after = outcome.guest if outcome and outcome.guest else plan.after
+    result |= {
+        "node": job.guest.node,
+        "status": plan.before.state,
+        "before": state_of(plan.before.configured),
+        "after": state_of(after.configured),
+        "restart_required": sorted(plan.restart_required),
+        "undeclared": [str(slot) for slot in plan.undeclared],
+        "unused": {str(slot): volume for slot, volume in after.configured.unused.items()},
+        "leftovers": list(plan.leftovers),
+    }
+    if outcome and outcome.upid:
+        result["upid"] = outcome.upid
+    return result
+
+
+def _actions(job: Job, *, executed: bool) -> list[dict[str, str]]:
+    if job.outcome is None:
+        state = "planned"
+        return [_action(action, state) for action in (job.plan.actions if job.plan and not executed else ())]
+    outcome = job.outcome
+    return [
+        *(_action(action, "done") for action in outcome.done),
+        *(_action(action, "failed") for action in outcome.failed),
+        *(_action(action, "remaining") for action in outcome.remaining),
+    ]
+
+
+def _action(action: Action, state: str) -> dict[str, str]:
+    line = t.cast("Line", action.line)
+    summary = ", ".join(part for part in (line.what, line.detail) if part)
+    return {"action": action.verb, "slot": str(action.slot or ""), "summary": summary, "state": state}
+
+
+def diff_text(jobs: Iterable[Job]) -> str:
+    """The plans of the guests that have something to do, for ``--diff``; empty when none has."""
+    return "\n".join(plan_text(job.plan) for job in jobs if job.plan is not None and _has_lines(job.plan))
+
+
+def _has_lines(plan: Plan) -> bool:
+    return plan.changed or (plan.report_undeclared and bool(plan.undeclared))
+
+
+def plan_text(plan: Plan) -> str:
+    """One guest's plan for people, the same with and without check mode."""
+    guest = plan.before
+    rows = [(line.sign, line.subject, line.what, line.detail) for line in (a.line for a in plan.actions) if line]
+    waits = _waiting_slots(plan)
+    rows = [(sign, slot, what, _joined(detail, waits.get(slot, ""))) for sign, slot, what, detail in rows]
+    first = max((len(slot) for _sign, slot, _what, _detail in rows), default=0)
+    second = max((len(what) for _sign, _slot, what, detail in rows if detail), default=0)
+    lines = [f"{guest.name or guest.vmid} ({guest.vmid} on {guest.node}, {guest.state})"]
+    lines += [f"  {sign} {slot:<{first}}  {what:<{second}}  {detail}".rstrip() for sign, slot, what, detail in rows]
+    fate = "detached" if any(action.verb == "detach" for action in plan.actions) and plan.report_undeclared else "kept"
+    gone = {action.slot for action in plan.actions if action.verb == "detach"}
+    lines += [
+        f"  {_SIGNS_NOTICED} {slot} is not declared: {fate if slot in gone else 'kept'}" for slot in plan.undeclared
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _joined(*parts: str) -> str:
+    return "; ".join(part for part in parts if part)
+
+
+def _waiting_slots(plan: Plan) -> dict[str, str]:
+    """Slots whose change a running guest takes up only later."""
+    touched = {str(action.slot) for action in plan.actions if action.slot} | {"scsihw", "boot"}
+    keys = {key.partition(".")[0] for key in plan.restart_required}
+    return dict.fromkeys(touched & keys, "takes effect at the next start")
+
+
+def summary(jobs: Iterable[Job]) -> str:
+    """Why a run failed, every guest's every reason."""
+    all_jobs = list(jobs)
+    failed = [job for job in all_jobs if job.failed]
+    reasons = [message for job in failed for message in job.messages]
+    if len(all_jobs) == 1:
+        return "\n".join(reasons)
+    others = f"{len(all_jobs) - len(failed)} of {len(all_jobs)} guests are as declared or could be changed"
+    return "\n".join([f"{len(failed)} of {len(all_jobs)} guests failed; {others}.", *reasons])

@@ -1,0 +1,95 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection: not part of its public API, may change in any release.
+"""The one place that makes an AnsibleModule, looks at check mode, and ends a run."""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import dataclass, field
+
+from ansible.module_utils.basic import AnsibleModule
+
+from .._core.errors import DiskwrightError
+from .._pve.client import Client
+from .connection import connection_argument_spec, endpoint
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a module returns.
+
+    :param failure: why the run failed, or ``None``.
+    :param diff: for ``--diff``; an empty text prints nothing.
+    """
+
+    data: dict[str, t.Any]
+    changed: bool = False
+    failure: str | None = None
+    diff: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+class Work(t.Protocol):
+    """What a module does, in three steps; only the second may write."""
+
+    def prepare(self) -> None:
+        """Read and plan."""
+
+    def execute(self) -> None:
+        """Carry the plan out. Not called in check mode."""
+
+    def result(self, *, executed: bool) -> Result:
+        """Say what was found, planned and done."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """How arguments go together, as AnsibleModule takes it."""
+
+    mutually_exclusive: tuple[tuple[str, ...], ...] = ()
+    required_one_of: tuple[tuple[str, ...], ...] = ()
+
+
+def run_api_module(
+    spec: Mapping[str, Mapping[str, t.Any]],
+    make: Callable[[Client, dict[str, t.Any]], Work],
+    rules: Rules | None = None,
+) -> None:
+    """Run a module that talks to the PVE API, to its end.
+
+    :param spec: the module's own arguments; those of the connection are added.
+    :param make: makes the module's work from a client and the parameters.
+    """
+    together = rules or Rules()
+    module = AnsibleModule(
+        argument_spec={**connection_argument_spec(), **spec},
+        supports_check_mode=True,
+        mutually_exclusive=list(together.mutually_exclusive),
+        required_one_of=list(together.required_one_of),
+    )
+    executed = not module.check_mode
+    try:
+        with Client(endpoint(module.params)) as client:
+            work = make(client, module.params)
+            work.prepare()
+            if executed:
+                work.execute()
+            _exit(module, work.result(executed=executed))
+    except DiskwrightError as error:
+        module.fail_json(msg=str(error))
+
+
+def _exit(module: AnsibleModule, result: Result) -> None:
+    for text in result.warnings:
+        module.warn(text)
+    data = dict(result.data, changed=result.changed)
+    if result.diff:
+        data["diff"] = [{"prepared": result.diff}]
+    if result.failure is not None:
+        module.fail_json(msg=result.failure, **data)
+    module.exit_json(**data)
