@@ -144,7 +144,7 @@ def lint(session: nox.Session) -> None:
     session.run(str(bin_folder / "ansible-lint"), "--offline", env=env)
     with session.chdir(tree):
         antsibull = (str(bin_folder / "antsibull-docs"), "lint-collection-docs", "--plugin-docs")
-        session.run(*antsibull, "--validate-collection-refs", "self", "--skip-rstcheck", ".", env=env)
+        session.run(*antsibull, "--validate-collection-refs", "self", ".", env=env)
         session.run(str(bin_folder / "antsibull-changelog"), "lint", env=env)
 
 
@@ -198,6 +198,13 @@ def demo(session: nox.Session) -> None:
 def bench(session: nox.Session) -> None:
     """Measures the collection."""
     run_package(session, "bench")
+
+
+@here(default=False)
+def release(session: nox.Session) -> None:
+    """Makes CHANGELOG.md from the fragments, for the version in galaxy.yml."""
+    bin_folder = linters(session)
+    session.run(str(bin_folder / "antsibull-changelog"), "release", *session.posargs, env=environment(bin_folder))
 
 
 @here(default=False)
