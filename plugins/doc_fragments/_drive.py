@@ -31,7 +31,8 @@ options:
     elements: dict
     suboptions:
       slot:
-        description: Where the drive is, V(ide0) to V(ide3), V(sata0) to V(sata5), V(scsi0) to V(scsi30), V(virtio0) to
+        description: Where the drive is, V(ide0) to V(ide3), V(sata0) to V(sata5), V(scsi0) to V(scsi30), V(virtio0)
+          to
           V(virtio15), V(efidisk0), V(tpmstate0), or with O(disks[].state=absent) also V(unused0) to V(unused255).
         type: str
         required: true
@@ -75,7 +76,8 @@ options:
         type: str
       import_from:
         description:
-          - Volume that a new disk is a copy of. An image with the content type import, V(local:import/web.qcow2), a disk of
+          - Volume that a new disk is a copy of. An image with the content type import, V(local:import/web.qcow2), a
+            disk of
             another guest, V(local-lvm:vm-9000-disk-0), or a member of an OVA, V(local:import/app.ova/disk1.vmdk).
           - Absolute paths work only for C(root@pam) with a password.
           - Says nothing about a disk that is there.
@@ -86,7 +88,8 @@ options:
         choices: [disk, cdrom]
       iso:
         description:
-          - What is in the CD-ROM drive, V(local:iso/virtio-win.iso), V(none) for an empty drive, or V(cdrom) for the drive of
+          - What is in the CD-ROM drive, V(local:iso/virtio-win.iso), V(none) for an empty drive, or V(cdrom) for the
+            drive of
             the node. If not given, the medium is left as it is.
           - Makes the slot a CD-ROM drive by itself.
         type: str
@@ -107,7 +110,8 @@ options:
       flatten:
         description:
           - Whether a linked clone's disk is made independent of its base volume, by copying it.
-          - On its own storage Proxmox VE copies only into another format. So this needs another O(disks[].storage), another
+          - On its own storage Proxmox VE copies only into another format. So this needs another O(disks[].storage),
+            another
             O(disks[].format), or O(disks[].delete_source=true) for two copies.
         type: bool
         default: false
@@ -365,7 +369,8 @@ options:
   boot:
     description:
       - Devices in the order in which the guest tries to start from them, for example V([scsi0, net0]).
-      - If not given, the order is kept right by itself. A listed drive that moves to another slot stays listed under its
+      - If not given, the order is kept right by itself. A listed drive that moves to another slot stays listed under
+        its
         new name.
     type: list
     elements: str
@@ -373,14 +378,16 @@ options:
     description:
       - What happens to drives that the guest has and O(disks) does not list.
       - With V(keep) nothing, and the result names them. With V(report) the diff names them as well.
-      - With V(detach) undeclared disks are detached. Their volumes are kept as unused. CD-ROM, cloud-init, EFI and TPM
+      - With V(detach) undeclared disks are detached. Their volumes are kept as unused. CD-ROM, cloud-init, EFI and
+        TPM
         drives are never touched in this way.
     type: str
     choices: [keep, report, detach]
     default: keep
   power:
     description:
-      - What to do about changes that Proxmox VE can't make while the guest runs, such as moving the boot disk to another
+      - What to do about changes that Proxmox VE can't make while the guest runs, such as moving the boot disk to
+        another
         bus.
       - With V(never) they are refused before anything is written.
       - With V(stop_if_needed) the guest is shut down for them, and started again. It is never stopped by force.
@@ -423,8 +430,10 @@ options:
         elements: dict
         suboptions:
           slot:
-            description: Where the drive is, V(ide0) to V(ide3), V(sata0) to V(sata5), V(scsi0) to V(scsi30), V(virtio0) to
-              V(virtio15), V(efidisk0), V(tpmstate0), or with O(guests[].disks[].state=absent) also V(unused0) to V(unused255).
+            description: Where the drive is, V(ide0) to V(ide3), V(sata0) to V(sata5), V(scsi0) to V(scsi30),
+              V(virtio0) to
+              V(virtio15), V(efidisk0), V(tpmstate0), or with O(guests[].disks[].state=absent) also V(unused0) to
+                V(unused255).
             type: str
             required: true
           state:
@@ -442,7 +451,8 @@ options:
           size:
             description:
               - Size, for example V(64G), V(64GiB), V(1.5T), V(65536M). A plain number means GiB.
-              - Disks grow and never shrink. A size below the real one is refused, unless O(guests[].disks[].minimum=true).
+              - Disks grow and never shrink. A size below the real one is refused, unless
+                O(guests[].disks[].minimum=true).
             type: str
           minimum:
             description: Whether a disk that is larger than O(guests[].disks[].size) is right as it is.
@@ -461,13 +471,15 @@ options:
             type: str
           moved_from:
             description:
-              - The slot where the disk was. The same volume comes into O(guests[].disks[].slot), on another bus if that is one.
+              - The slot where the disk was. The same volume comes into O(guests[].disks[].slot), on another bus if
+                that is one.
                 Nothing is copied.
               - Once it has moved this option says nothing more, and can stay or go.
             type: str
           import_from:
             description:
-              - Volume that a new disk is a copy of. An image with the content type import, V(local:import/web.qcow2), a disk of
+              - Volume that a new disk is a copy of. An image with the content type import, V(local:import/web.qcow2),
+                a disk of
                 another guest, V(local-lvm:vm-9000-disk-0), or a member of an OVA, V(local:import/app.ova/disk1.vmdk).
               - Absolute paths work only for C(root@pam) with a password.
               - Says nothing about a disk that is there.
@@ -478,7 +490,8 @@ options:
             choices: [disk, cdrom]
           iso:
             description:
-              - What is in the CD-ROM drive, V(local:iso/virtio-win.iso), V(none) for an empty drive, or V(cdrom) for the drive of
+              - What is in the CD-ROM drive, V(local:iso/virtio-win.iso), V(none) for an empty drive, or V(cdrom) for
+                the drive of
                 the node. If not given, the medium is left as it is.
               - Makes the slot a CD-ROM drive by itself.
             type: str
@@ -499,7 +512,8 @@ options:
           flatten:
             description:
               - Whether a linked clone's disk is made independent of its base volume, by copying it.
-              - On its own storage Proxmox VE copies only into another format. So this needs another O(guests[].disks[].storage), another
+              - On its own storage Proxmox VE copies only into another format. So this needs another
+                O(guests[].disks[].storage), another
                 O(guests[].disks[].format), or O(guests[].disks[].delete_source=true) for two copies.
             type: bool
             default: false
@@ -750,14 +764,16 @@ options:
             type: str
       scsihw:
         description:
-          - SCSI controller of the guest. V(virtio-scsi-single) is what O(guests[].disks[].iothread) needs on SCSI slots.
+          - SCSI controller of the guest. V(virtio-scsi-single) is what O(guests[].disks[].iothread) needs on SCSI
+            slots.
           - A running guest takes it up at its next start.
         type: str
         choices: [lsi, lsi53c810, virtio-scsi-pci, virtio-scsi-single, megasas, pvscsi]
       boot:
         description:
           - Devices in the order in which the guest tries to start from them, for example V([scsi0, net0]).
-          - If not given, the order is kept right by itself. A listed drive that moves to another slot stays listed under its
+          - If not given, the order is kept right by itself. A listed drive that moves to another slot stays listed
+            under its
             new name.
         type: list
         elements: str
@@ -765,13 +781,15 @@ options:
         description:
           - What happens to drives that the guest has and O(guests[].disks) does not list.
           - With V(keep) nothing, and the result names them. With V(report) the diff names them as well.
-          - With V(detach) undeclared disks are detached. Their volumes are kept as unused. CD-ROM, cloud-init, EFI and TPM
+          - With V(detach) undeclared disks are detached. Their volumes are kept as unused. CD-ROM, cloud-init, EFI
+            and TPM
             drives are never touched in this way.
         type: str
         choices: [keep, report, detach]
       power:
         description:
-          - What to do about changes that Proxmox VE can't make while the guest runs, such as moving the boot disk to another
+          - What to do about changes that Proxmox VE can't make while the guest runs, such as moving the boot disk to
+            another
             bus.
           - With V(never) they are refused before anything is written.
           - With V(stop_if_needed) the guest is shut down for them, and started again. It is never stopped by force.
@@ -782,7 +800,8 @@ options:
       revert_leftovers:
         description:
           - Whether to take back first what somebody's failed call has left waiting in the guest's configuration.
-          - Proxmox VE applies such left-overs together with the next change, whatever that is about. Without this option
+          - Proxmox VE applies such left-overs together with the next change, whatever that is about. Without this
+            option
             they are named, and a guest that has them is not changed.
         type: bool
 

@@ -14,6 +14,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
 
+WIDTH = 118
+
 HEAD = '''\
 # SPDX-FileCopyrightText: The diskwright.proxmox authors
 # SPDX-License-Identifier: GPL-3.0-or-later
@@ -180,7 +182,10 @@ TAIL = '''"""
 
 def disk_text(prefix: str) -> str:
     """The options of one disk, those of the table included."""
-    from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.argspec import argument_name, disk_spec
+    from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.argspec import (
+        argument_name,
+        disk_spec,
+    )
     from ansible_collections.diskwright.proxmox.plugins.module_utils._core.options import TABLE, Effect
 
     effects = {
@@ -224,8 +229,11 @@ def guest_text(prefix: str, *, defaults: bool) -> str:
     disk = textwrap.indent(disk_text(prefix), "    ")
     text = GUEST.replace("@DISK@", disk).replace("@P@", prefix)
     for name, value in (
-        ("CONTROLLERS", layout.CONTROLLERS), ("UNDECLARED", layout.UNDECLARED), ("POWER", layout.POWER),
-        ("STATES", layout.STATES), ("FORMATS", layout.FORMATS),
+        ("CONTROLLERS", layout.CONTROLLERS),
+        ("UNDECLARED", layout.UNDECLARED),
+        ("POWER", layout.POWER),
+        ("STATES", layout.STATES),
+        ("FORMATS", layout.FORMATS),
     ):
         text = text.replace(f"@{name}@", f"[{', '.join(value)}]")
     for name, value in (("D_UNDECLARED", "keep"), ("D_POWER", "never"), ("D_REVERT", "false")):
@@ -263,7 +271,16 @@ def fragment() -> str:
     """The text of the fragment's file."""
     one = guest_text("", defaults=True)
     many = GUESTS.replace("@GUEST@", textwrap.indent(guest_text("guests[].", defaults=False), "    "))
-    return HEAD + textwrap.indent(one + many, "  ") + TAIL
+    lines = textwrap.indent(one + many, "  ").splitlines()
+    return HEAD + "\n".join(folded(line) for line in lines) + "\n" + TAIL
+
+
+def folded(line: str) -> str:
+    """A line of YAML text, folded where deeper nesting has made it too long."""
+    if len(line) <= WIDTH:
+        return line
+    indent = " " * (len(line) - len(line.lstrip()) + 2)
+    return textwrap.fill(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)
 
 
 def main() -> None:
