@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import uuid
 from typing import Any
@@ -19,6 +20,9 @@ from lab.storages import StorageError
 NOT_IN_SNAPSHOT = ("snapstate", "snaptime", "vmstate", "lock", "description")
 STATE_RESERVE = 500
 """MiB that QEMU's devices are given in a saved state, beside twice the memory."""
+
+SAVED = 112126976
+"""Bytes that the memory of the recorded guest took; a raw file ends there."""
 
 
 def _disks(values: dict[str, str]) -> list[tuple[str, Drive]]:
@@ -90,7 +94,10 @@ def _taken(call: Call, guest: Guest, name: str, log: TaskLog) -> None:
         if "vmstate" in values:
             sid = call.storages.parse_volid(values["vmstate"])[0]
             log(f"saving VM state and RAM using storage '{sid}'")
+            log("5.01 MiB in 0s")
             log("completed saving the VM state in 0s, saved 106.93 MiB")
+            if call.storages.file_based(sid):
+                os.truncate(call.storages.file(values["vmstate"]), SAVED)
         for slot, drive in _disks(values):
             log(f"snapshotting 'drive-{slot}' ({drive.file})")
             if guest.running and (how := _by_qemu(call, drive)):

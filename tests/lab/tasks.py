@@ -9,16 +9,19 @@ is a thread; the rest (UPID, status, list) has fakepve's shape with what the tra
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from lab.api import ApiError, Call, Route, TaskLog, Work, exit_status
+from lab.api import ApiError, Call, Route, TaskLog, Work, bad, exit_status
 from lab.storages import StorageError
 
 if TYPE_CHECKING:
     from lab.cluster import Cluster
+
+UPID = re.compile(r"UPID:[^:\s]+:[0-9A-Fa-f]{8}:[0-9A-Fa-f]{8,9}:[0-9A-Fa-f]{8}:[^:\s]+:[^:\s]*:[^:\s]+:")
 
 
 @dataclass
@@ -86,7 +89,7 @@ class Tasks:
         """The task of a UPID, or PVE's 500."""
         task = self._tasks.get(upid)
         if task is None or task.node != node:
-            raise ApiError(f"unable to parse worker upid '{upid}'")
+            raise bad(upid="no such task") if UPID.fullmatch(upid) else ApiError(f"unable to parse worker upid '{upid}'")
         return task
 
     def on(self, node: str) -> list[Task]:
