@@ -41,7 +41,8 @@ options:
     type: str
   api_otp:
     description:
-      - One-time password, for an O(api_user) who logs in with a second factor. An API token is usually what you want.
+      - One-time password, for an O(api_user) who logs in with a second factor; needs proxmoxer 2.0 or newer.
+        An API token is usually what you want.
       - If not set, the value of the environment variable E(PROXMOX_OTP) is used.
     type: str
   api_token_id:
@@ -86,6 +87,6 @@ options:
     default: 3600
     aliases: [timeout]
 requirements:
-  - "proxmoxer >= 2.0"
+  - "proxmoxer >= 1.2"
   - "requests"
 """

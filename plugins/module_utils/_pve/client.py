@@ -47,7 +47,7 @@ __all__ = ["ApiError", "AuthenticationError", "Client", "ConnectionFailedError",
 _PAUSES = (0.0, 0.2, 0.5, 1.0, 2.0)
 _PATIENCE = 60.0
 _UNAUTHORIZED = 401
-_PROXMOXER_MAJOR = 2
+_PROXMOXER = (1, 2)  # Debian 12's, and with it PVE 8's
 _DEFAULT_WORKERS = 8
 _MAX_WORKERS = 32
 # What one node was measured to serve at most: more requests on their way than this times the round trip only queue up.
@@ -249,11 +249,11 @@ def _require_proxmoxer() -> None:
         import requests  # noqa: F401
     except ImportError as error:
         raise DiskwrightError(
-            f"the Python library {error.name} is missing where this module runs: install proxmoxer (2.0 or newer) "
+            f"the Python library {error.name} is missing where this module runs: install proxmoxer (1.2 or newer) "
             "and requests, for example with 'pip install proxmoxer requests'"
         ) from error
-    if int(proxmoxer.__version__.split(".", maxsplit=1)[0]) < _PROXMOXER_MAJOR:
-        raise DiskwrightError(f"proxmoxer {proxmoxer.__version__} is too old: this collection needs 2.0 or newer")
+    if tuple(int(number) for number in re.findall(r"\d+", proxmoxer.__version__)[:2]) < _PROXMOXER:
+        raise DiskwrightError(f"proxmoxer {proxmoxer.__version__} is too old: this collection needs 1.2 or newer")
 
 
 @dataclass(slots=True)
@@ -291,16 +291,17 @@ class _Auth:
 
     def _guarded(self, function: t.Callable[[], t.Any], method: str, path: str) -> t.Any:
         """What the function returns, its errors as ours."""
-        import proxmoxer
         import requests
+        from proxmoxer.backends.https import AuthenticationError as LoginError  # proxmoxer 1 has it nowhere else
 
         try:
             return function()
-        except proxmoxer.AuthenticationError as error:
+        except LoginError as error:
             found = re.search(r"code: (\d+)", str(error))
             status = int(found[1]) if found else _UNAUTHORIZED
             if status == _UNAUTHORIZED:
-                raise self.refused(method, path, "a second factor is asked for" if not found else "") from error
+                reason = "a second factor is asked for" if "TFA" in str(error) else ""
+                raise self.refused(method, path, reason) from error
             raise ApiError("POST", "/access/ticket", status, "the login was not answered") from error
         except requests.exceptions.JSONDecodeError as error:
             raise ApiError("POST", "/access/ticket", 200, "the answer is not PVE's: is api_host a PVE node?") from error

@@ -28,6 +28,9 @@ from unit._pve.conftest import Connect, Serve
 from unit._pve.servers import HOST, HangUp, Reply, Request, proxy
 from unit._pve.servers import serve as serving
 
+# proxmoxer turns this warning off for those who do not verify certificates; pytest turns it on again.
+pytestmark = pytest.mark.filterwarnings("ignore::urllib3.exceptions.InsecureRequestWarning")
+
 CONFIG = path("nodes", "pve1", "qemu", 100, "config")
 # Tracebacks show source lines, so that none of these may stand in a test itself.
 SECRET = "wr0ng-p4ss"
@@ -508,6 +511,12 @@ def test_ca_path_that_is_not_there(connect: Connect) -> None:
 def test_proxmoxer_is_missing(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "proxmoxer", None)
     with pytest.raises(DiskwrightError, match=r"proxmoxer is missing.*pip install"):
+        connect(1)
+
+
+def test_proxmoxer_is_too_old(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proxmoxer, "__version__", "1.1.1")
+    with pytest.raises(DiskwrightError, match=r"1\.1\.1 is too old"):
         connect(1)
 
 
