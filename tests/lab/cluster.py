@@ -121,9 +121,13 @@ def _version(call: Call) -> dict[str, str]:
     return dict(VERSION)
 
 
+def _node_usage(call: Call, node: str) -> dict[str, Any]:
+    return NODE_USAGE if call.allowed(f"/nodes/{node}", "Sys.Audit") else {}
+
+
 def _nodes(call: Call) -> list[dict[str, Any]]:
     return [{"node": node, "id": f"node/{node}", "status": "online", "type": "node", "level": "",
-             "ssl_fingerprint": FINGERPRINT, **NODE_USAGE} for node in call.cluster.nodes]
+             "ssl_fingerprint": FINGERPRINT, **_node_usage(call, node)} for node in call.cluster.nodes]
 
 
 def memory_of(guest: Guest) -> int:
@@ -196,8 +200,7 @@ def _resources(call: Call) -> list[dict[str, Any]]:
                  if call.allowed(f"/vms/{guest.vmid}", "VM.Audit")]
     if kind in (None, "node"):
         rows += [{"id": f"node/{node}", "type": "node", "node": node, "status": "online", "level": "",
-                  "cgroup-mode": 2, **(NODE_USAGE if call.allowed(f"/nodes/{node}", "Sys.Audit") else {})}
-                 for node in call.cluster.nodes]
+                  "cgroup-mode": 2, **_node_usage(call, node)} for node in call.cluster.nodes]
     if kind in (None, "storage"):
         rows += _storage_rows(call)
     return rows

@@ -278,6 +278,15 @@ def _names(values: dict[str, str], delete: str, revert: str) -> tuple[list[str],
     return deletes, reverts
 
 
+def _prepare(call: Call, values: dict[str, str]) -> None:
+    """What PVE makes of some values before it looks at the configuration."""
+    for option in [key for key in values if re.fullmatch(r"net\d+", key)]:
+        values[option] = with_mac(values[option], call.cluster.random)
+    if "tags" in values:
+        unique = {tag.lower(): tag for tag in reversed(words(values["tags"]))}
+        values["tags"] = ";".join(unique[tag] for tag in sorted(unique))
+
+
 def _cdrom_alias(values: dict[str, str]) -> None:
     if value := values.pop("cdrom", None):
         values["ide2"] = value if "media=" in value else f"{value},media=cdrom"
@@ -297,8 +306,7 @@ def update_of(call: Call) -> Update:
     _cdrom_alias(values)
     delete, revert = _names(values, *(str(text or "") for text in given))
     check_syntax(call, values)
-    for option in [key for key in values if re.fullmatch(r"net\d+", key)]:
-        values[option] = with_mac(values[option], call.cluster.random)
+    _prepare(call, values)
     if values.get("vmgenid") == "1":
         values["vmgenid"] = str(uuid.uuid4())
     vmid, working = int(call.values["vmid"]), call.values.get("import-working-storage")
@@ -361,8 +369,7 @@ def _create(call: Call) -> str:
         check_storages(call, vmid, values, storage, call.values.get("import-working-storage"))
         check_rights(call, vmid, values)
         check_syntax(call, values)
-        for option in [key for key in values if re.fullmatch(r"net\d+", key)]:
-            values[option] = with_mac(values[option], call.cluster.random)
+        _prepare(call, values)
     existing = call.cluster.find(vmid)
     if existing is not None:
         raise ApiError(f"unable to create VM {vmid} - VM {vmid} already exists on node '{existing.node}'")

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from math import ceil
 from pathlib import Path
 
+from lab import images
 from lab.api import ApiError, Call, bad
 from lab.drives import NEW_DISK, SLOTS, UNITS, UNUSED, Drive, drives, is_drive, parse_drive
 from lab.guest import Conf
@@ -362,12 +363,22 @@ def clone_disk(copy: Copy, made: list[str]) -> Drive:
             copy.mirror(drive.slot)
         if copy.limit:
             copy.limit(size)
-        storages.copy(drive.file, volid, (lambda _: None) if copy.mirror else log, copy.snapshot)
+        if drive.slot == "efidisk0":
+            _copy_firmware(storages, drive.file, volid, size)
+        else:
+            storages.copy(drive.file, volid, (lambda _: None) if copy.mirror else log, copy.snapshot)
     new = drive.copy(file=volid)
     new.options.pop("format", None)
     if not UNUSED.fullmatch(drive.slot):
         new.size = storages.info(volid).size
     return new
+
+
+def _copy_firmware(storages: Storages, source: str, target: str, size: int) -> None:
+    """Only the firmware's variables are copied: on block storages the source is larger than they are."""
+    place, fmt, _ = storages.source(source)
+    content = images.read(place, fmt or "raw", size)
+    images.write(storages.place(target), storages.parse_volname(target).format, content)
 
 
 def in_use(storages: Storages, conf: Conf, volid: str, skip: str | None = None) -> bool:

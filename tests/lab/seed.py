@@ -35,6 +35,8 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import time
 import uuid
 from collections.abc import Mapping
@@ -54,13 +56,16 @@ DEFAULT = Path(__file__).parent / "default.yml"
 Seed = Mapping[str, Any]
 
 
+@functools.cache
+def _default() -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load(DEFAULT.read_text())
+    return found
+
+
 def read(seed: Seed | Path | str | None) -> dict[str, Any]:
     """The seed over the default one: what it does not name at the top level is taken from there."""
-    base: dict[str, Any] = yaml.safe_load(DEFAULT.read_text())
-    if seed is None:
-        return base
-    own = seed if isinstance(seed, Mapping) else yaml.safe_load(Path(seed).read_text())
-    return {**base, **own}
+    own = seed if isinstance(seed, Mapping) or seed is None else yaml.safe_load(Path(seed).read_text())
+    return copy.deepcopy({**_default(), **(own or {})})
 
 
 def plant(cluster: Cluster, seed: Seed) -> None:

@@ -214,7 +214,7 @@ class LabServer(FakePve):
         except (ApiError, StorageError, PveError) as error:
             if error.status == 596:
                 return web.Response(status=596, reason=error.message)
-            if error.status in (400, 403) and call.upload is not None and not error.errors:
+            if error.status in (400, 403) and call.template.endswith("/upload") and not error.errors:
                 return web.Response(status=error.status, reason=_reason(error.message))
             return refusal(error.message.rstrip("\n"), error.status, error.errors)
         finally:

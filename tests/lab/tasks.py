@@ -89,7 +89,7 @@ class Tasks:
         """The task of a UPID, or PVE's 500."""
         task = self._tasks.get(upid)
         if task is None or task.node != node:
-            raise bad(upid="no such task") if UPID.fullmatch(upid) else ApiError(f"unable to parse worker upid '{upid}'")
+            raise bad(upid="no such task" if UPID.fullmatch(upid) else "unable to parse worker upid")
         return task
 
     def on(self, node: str) -> list[Task]:
