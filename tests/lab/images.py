@@ -166,15 +166,24 @@ def human(size: float) -> str:
 
 def convert(source: Place, source_format: str | None, target: Place, target_format: str, log: Log,
             snapshot: str | None = None) -> None:
-    """Copies what the guest sees of `source` (or of its internal snapshot) into the existing, empty `target`."""
-    size = (inspect(source, source_format)).size
+    """Copies what the guest sees of `source` (or of its internal snapshot) into the existing, empty `target`.
+
+    A smaller target gets the beginning, as PVE copies firmware variables from LVM's extents.
+    """
+    image = inspect(source, source_format)
+    size = min(image.size, inspect(target, target_format).size)
     log(f"transferred 0.0 B of {human(size)} (0.00%)")
     options = ["-l", f"snapshot.name={snapshot}"] if snapshot else []
-    options += ["-f", source_format] if source_format else []
+    if size < image.size:
+        below = {"driver": image.format, "file": {"driver": "file", "filename": str(source.file)}}
+        begin = "json:" + json.dumps({"driver": "raw", "size": size, "file": below})
+    else:
+        begin = str(source.file)
+        options += ["-f", source_format] if source_format else []
     # a new target reads as zeros: PVE says so with its own zeroinit driver, and qemu-img itself with this option
     try:
-        _qemu_img(["convert", "-U", "-n", "--target-is-zero", *options, "-O", target_format, str(source.file),
-                   str(target.file)], source, target)
+        _qemu_img(["convert", "-U", "-n", "--target-is-zero", *options, "-O", target_format, begin, str(target.file)],
+                  source, target)
     except StorageError as error:
         raise StorageError(f"copy failed: {error.message}") from error
     log(f"transferred {human(size)} of {human(size)} (100.00%)")

@@ -331,6 +331,16 @@ def test_a_copy_of_a_snapshot(storages: Storages, sid: str, fmt: str) -> None:
     assert got(storages, storages.convert(volid, "fast", 200, "raw", [].append)) == "now"
 
 
+@pytest.mark.parametrize(("sid", "fmt"), [("thick", "raw"), ("local", "qcow2")])
+@pytest.mark.parametrize("to", ["raw", "qcow2"])
+def test_a_smaller_target_gets_the_beginning(storages: Storages, sid: str, fmt: str, to: str) -> None:
+    volid = filled(storages, sid, fmt)
+    target = storages.alloc("fast", 200, to, None, 2 * MIB, [].append)
+    storages.copy(volid, target, [].append)
+    assert storages.info(target).size == 2 * MIB
+    assert got(storages, target) == "data"
+
+
 def test_a_format_that_the_target_lacks_becomes_its_default(storages: Storages) -> None:
     assert [storages.usable_format(sid, "qcow2") for sid in ("local", "local-lvm", "thickchain", "btrfs")] == [
         "qcow2", "raw", "qcow2", "raw"]
