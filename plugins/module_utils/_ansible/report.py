@@ -69,11 +69,21 @@ def _actions(job: Job, *, executed: bool) -> list[dict[str, str]]:
         state = "planned"
         return [_action(action, state) for action in (job.plan.actions if job.plan and not executed else ())]
     outcome = job.outcome
-    return [
-        *(_action(action, "done") for action in outcome.done),
-        *(_action(action, "failed") for action in outcome.failed),
-        *(_action(action, "remaining") for action in outcome.remaining),
-    ]
+    planned = list(job.plan.actions if job.plan else ())
+    states = ((outcome.done, "done"), (outcome.failed, "failed"), (outcome.remaining, "remaining"))
+    return [_action(_as_planned(planned, action), state) for actions, state in states for action in actions]
+
+
+def _as_planned(planned: list[Action], action: Action) -> Action:
+    """The step as it was planned at first, taken off the list, or itself when it came up on the way.
+
+    After each call the rest is planned anew from what PVE has. That may word a step in another way ("net0 ide0 ->"
+    instead of "net0 ->", once PVE has appended a new CD-ROM drive to the boot order), and check mode could not know.
+    """
+    for index, step in enumerate(planned):
+        if (step.verb, step.slot) == (action.verb, action.slot):
+            return planned.pop(index)
+    return action
 
 
 def _action(action: Action, state: str) -> dict[str, str]:
