@@ -232,10 +232,10 @@ class Detach(Action):
 
     @property
     def line(self) -> Line:
-        kept = "CD-ROM drive removed" if self.drive.is_cdrom else f"{self.drive.volume} kept as unused"
-        return Line(
-            "-", str(self.slot), "detached" if not self.drive.is_cdrom else kept, "" if self.drive.is_cdrom else kept
-        )
+        if self.drive.is_cdrom:
+            return Line("-", str(self.slot), "CD-ROM drive removed")
+        kept = f"{self.drive.volume} kept as unused" if self.drive.storage else f"{self.drive.volume} stays as it is"
+        return Line("-", str(self.slot), "detached", kept)
 
     @property
     def deletions(self) -> Iterator[str]:
@@ -320,7 +320,7 @@ class BootOrder(Action):
 
     @property
     def line(self) -> Line:
-        before = " ".join(self.before.devices) if self.before else "(unset)"
+        before = "(unset)" if self.before is None else self.before.text or " ".join(self.before.devices)
         return Line("~", "boot", f"{before or '(nothing)'} -> {' '.join(self.after.devices) or '(nothing)'}")
 
     @property

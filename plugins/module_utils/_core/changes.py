@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from .actions import Change, Destroy, Detach, Move, Resize
+from .actions import Attach, Change, Destroy, Detach, Move, Resize, Switch
 from .draft import Draft
 from .drive import Drive, volume_base
 from .guest import Guest
@@ -62,6 +62,9 @@ def _change(draft: Draft, disk: Disk, current: Drive) -> None:
             continue
         wanted[name] = value
     after = _refreshed(draft.guest, disk.slot, current).with_options(wanted)
+    grown = next((a.after for a in draft.actions if isinstance(a, Resize) and a.slot == disk.slot), None)
+    if grown is not None and draft.guest.running and str(disk.slot) in draft.guest.waiting:
+        after = after.with_size(grown)  # the value that waits would bring the old size back
     if after != current:
         draft.add(Change(disk.slot, current, after))
 
@@ -221,7 +224,7 @@ def detach(draft: Draft, slot: Slot, current: Drive) -> None:
         return
     if slot.is_firmware:
         draft.needs_stop(slot, "state", "detached", f"{slot} can't be detached while the guest runs")
-    elif can_hotplug(slot, draft.guest) and draft.is_boot_disk(slot) and current.is_disk:
+    elif can_hotplug(slot, draft.guest) and draft.is_boot_disk(slot):
         draft.needs_stop(slot, "state", "detached", "the guest was started from it")
     draft.add(Detach(slot, current))
 
@@ -254,13 +257,15 @@ def _destroy_problem(draft: Draft, slot: Slot, volume: str) -> tuple[str, str] |
         )
     if guest.protection:
         return "the guest is protected", "remove the guest's protection, or write state: detached"
-    others = {*guest.configured.slots_of(volume), *guest.live.slots_of(volume)} - {slot}
+    arriving = {a.slot for a in draft.actions if isinstance(a, (Attach, Switch)) and a.slot and a.drive.volume == volume}
+    others = {*guest.configured.slots_of(volume), *guest.live.slots_of(volume), *arriving} - {slot}
     if others:
         return f"{volume} is in {min(others)} too", f"detach it from {min(others)} first"
     holding = draft.facts.snapshots_with(volume)
     if holding:
         return f"snapshot {holding[0]} needs {volume}", "delete the snapshots first, or write state: detached"
     owner = Drive(volume).owner
-    if owner is not None and owner != guest.vmid:
-        return f"{volume} belongs to guest {owner}", "write state: detached"
+    if owner != guest.vmid:
+        whose = f"to guest {owner}" if owner is not None else "to no guest"
+        return f"{volume} belongs {whose}, and PVE would only empty the slot", "write state: detached"
     return None

@@ -9,7 +9,7 @@ PVE's configuration calls are not atomic. What is unsafe or has no fixed order i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from .actions import (
@@ -29,9 +29,11 @@ from .actions import (
     config_call,
 )
 from .draft import Draft
+from .drive import Drive
 from .guest import Guest
 from .journal import read_journal, write_journal
 from .size import format_pve_size
+from .slot import Slot
 
 
 def cut_calls(draft: Draft) -> tuple[Call, ...]:
@@ -66,6 +68,8 @@ def _after_copies(action: Action, early: list[Resize | Move]) -> Action:
 
 
 def _changed_after(action: Change, copy: Resize | Move) -> Change:
+    if isinstance(copy, Resize) and action.after.size == copy.after:
+        return action
     if isinstance(copy, Resize):
         return replace(action, before=action.before.with_size(copy.after), after=action.after.with_size(copy.after))
     volume = f"{copy.storage}:(new)"
@@ -96,14 +100,15 @@ def _config_calls(draft: Draft, actions: list[Action]) -> Iterator[Call]:
         first = [action for action in first if not isinstance(action, BootOrder)]
         yield from _switch_calls(draft, live, first, [action for action in actions if isinstance(action, BootOrder)])
         return
-    yield from _ordered_calls(first, has_order=draft.guest.live.boot is not None)
+    yield from _ordered_calls(draft.guest, first)
 
 
-def _ordered_calls(actions: list[Action], *, has_order: bool) -> Iterator[Call]:
-    """New CD-ROM drives join the boot order in PVE's random order: one a call, and a declared order after them."""
-    added = [action for action in actions if isinstance(action, Media) and action.before is None]
-    apart: list[Action] = list(added[1:])
-    if added and has_order:
+def _ordered_calls(guest: Guest, actions: list[Action]) -> Iterator[Call]:
+    """CD-ROM drives join the boot order in PVE's random order: one a call, and the order that is wanted after them."""
+    listed = guest.live.boot.devices if guest.live.boot else ()
+    cdroms = [a for a in actions if isinstance(a, (Media, Switch)) and a.drive.is_cdrom and str(a.slot) not in listed]
+    apart: list[Action] = [action for action in cdroms[1:] if isinstance(action, Media)]
+    if cdroms and listed:
         apart.extend(action for action in actions if isinstance(action, BootOrder))
     together = tuple(action for action in actions if action not in apart)
     if together:
@@ -122,33 +127,30 @@ def _switch_calls(draft: Draft, live: list[Switch], others: list[Action], boot: 
         unplugs = tuple(Unplug(action.source, action.before) for action in plugged)
         yield config_call((*unplugs, Note(None, write_journal(description, journal))))
     done = tuple(replace(action, unplugged=True) for action in live)
-    left = {slot: drive for slot, drive in draft.journal.switches.items() if slot not in {a.slot for a in live}}
-    cleared = Note(None, write_journal(description, replace(draft.journal, switches=left)))
+    cleared = Note(None, write_journal(description, replace(draft.journal, switches=_switches_left(draft))))
     yield config_call((*done, *boot, cleared))
-    yield from _ordered_calls(others, has_order=draft.guest.live.boot is not None)
+    yield from _ordered_calls(draft.guest, others)
 
 
-def with_power(guest: Guest, calls: tuple[Call, ...]) -> tuple[Call, ...]:
-    """Calls between a shutdown and a start, noted in the guest so that a killed run can be finished."""
+def power_down(guest: Guest) -> tuple[Call, ...]:
+    """Calls that shut a guest down, after a note in the guest so that a killed run can be finished."""
     description = guest.configured.description
-    journal = read_journal(description)
-    noted = (
-        () if journal.start else (config_call((Note(None, write_journal(description, replace(journal, start=True))),)),)
-    )
-    cleared = Note(None, write_journal(description, replace(journal, start=False)))
-    return (
-        *noted,
-        Call(CallKind.SHUTDOWN, (Power(None, start=False),)),
-        *calls,
-        Call(CallKind.START, (Power(None, start=True),)),
-        config_call((cleared,)),
-    )
+    noted = write_journal(description, replace(read_journal(description), start=True))
+    note = () if noted == description else (config_call((Note(None, noted),)),)
+    return (*note, Call(CallKind.SHUTDOWN, (Power(None, start=False),)))
 
 
 def finish_power(draft: Draft) -> tuple[Call, ...]:
-    """What is left of a job that shut the guest down and was killed before it was started again."""
+    """Calls that start a guest which was shut down only for its changes, by this run or by one that was killed."""
     if not draft.journal.start or draft.layout.power != "stop_if_needed":
         return ()
-    cleared = Note(None, write_journal(draft.guest.configured.description, replace(draft.journal, start=False)))
+    left = replace(draft.journal, start=False, switches=_switches_left(draft))
+    cleared = Note(None, write_journal(draft.guest.configured.description, left))
     start = () if draft.guest.running else (Call(CallKind.START, (Power(None, start=True),)),)
     return (*start, config_call((cleared,)))
+
+
+def _switches_left(draft: Draft) -> Mapping[Slot, Drive]:
+    """What the journal says about slots to which no step of this plan brings their drive."""
+    done = {action.slot for action in draft.actions if isinstance(action, Switch)}
+    return {slot: drive for slot, drive in draft.journal.switches.items() if slot not in done}

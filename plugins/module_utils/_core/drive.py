@@ -141,7 +141,10 @@ def volume_format(volume: str) -> str:
 
 
 def volume_owner(volume: str) -> int | None:
-    """The guest whose number the volume's name carries."""
+    """The guest that PVE takes for the owner: whose folder a file is in, else whose number the name carries."""
+    folder = volume.partition(":")[2].rpartition("/")[0].rpartition("/")[2]
+    if folder.isdecimal() and not volume.startswith("/"):
+        return int(folder)
     match = _OWNER.match(volume_name(volume))
     return int(match[1]) if match else None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from .actions import Call, Change, Detach, Move, Unplug
+from .actions import Call, Change, Destroy, Detach, Move, Switch, Unplug
 from .draft import Draft
 from .drive import Drive
 from .errors import Refusal
@@ -58,7 +58,7 @@ def _check_company(draft: Draft, slot: Slot | None, drive: Drive, name: str, val
     row = TABLE.get(name)
     if row is None:
         return
-    if row.needs and drive.get(row.needs) is None:
+    if row.needs and value != "0" and drive.get(row.needs) in (None, "0"):
         draft.refuse(slot, name, value, f"PVE takes it only together with {row.needs}", f"set {row.needs} too")
     clash = [other for other in row.excludes if drive.get(other) not in (None, "0")]
     if clash and value != "0" and name < clash[0]:
@@ -95,6 +95,16 @@ def guest_refusals(
         )
     if guest.lock:
         yield Refusal(guest.label, "", "", "", f"it is locked ({guest.lock})", "wait until the job that locked it ends")
+    emptied = [str(a.slot) for call in calls for a in call.actions if isinstance(a, (Detach, Switch, Unplug, Destroy))]
+    if guest.protection and emptied:
+        yield Refusal(
+            guest.label,
+            "",
+            "protection",
+            "1",
+            f"PVE empties no slot of a protected guest ({', '.join(dict.fromkeys(emptied))})",
+            "remove the guest's protection for the change",
+        )
     dangerous = [key for key in leftovers if not guest.running or guest.deleting.get(key) == 2]
     if dangerous and not layout.revert_leftovers:
         yield Refusal(
@@ -124,6 +134,21 @@ def shared_volumes(before: Guest, after: Guest) -> Iterator[Refusal]:
             )
 
 
+def reused_numbers(after: Guest, layout: Layout) -> Iterator[Refusal]:
+    """An ``unusedN`` that is to be destroyed and that the plan gives to another volume, which a second run would take."""
+    for disk in layout.disks:
+        volume = after.configured.unused.get(disk.slot)
+        if volume is not None and disk.state == "absent":
+            yield Refusal(
+                after.label,
+                str(disk.slot),
+                "state",
+                "absent",
+                f"the plan leaves a volume there ({volume}), which a second run would destroy",
+                "do one after the other, or write delete_source: true where a disk is moved",
+            )
+
+
 def find_warnings(before: Guest, after: Guest, layout: Layout, leftovers: tuple[str, ...]) -> list[str]:
     found = []
     if leftovers and not layout.revert_leftovers:
@@ -132,6 +157,8 @@ def find_warnings(before: Guest, after: Guest, layout: Layout, leftovers: tuple[
         )
     journal = read_journal(after.configured.description)
     for slot, drive in journal.switches.items():
+        if after.configured.slots_of(drive.volume):
+            continue
         found.append(
             f"{before.label}: {slot} was to receive {drive.volume} and never did; declare it with moved_from or volume"
         )

@@ -10,10 +10,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
+from .drive import make_drive
 from .errors import ParseError, Refusal
 from .options import ALIASES, TABLE
 from .size import parse_size
-from .slot import Slot, parse_slot
+from .slot import Slot, find_slot, parse_slot
 
 STATES = ("present", "detached", "absent")
 FORMATS = ("raw", "qcow2", "vmdk")
@@ -253,6 +254,14 @@ def _check_slots(layout: Layout, collector: _Collector) -> None:
                 "is itself declared with moved_from, so a second run could not tell what has been done",
                 "name the volumes with volume: instead",
             )
+        elif (other := layout.disk(source)) is not None and other.state == "present":
+            collector.add(
+                str(source),
+                "state",
+                "present",
+                f"its disk moves to {slot}, so a second run could not tell what has been done",
+                f"remove the declaration of {source}, and add it again afterwards",
+            )
 
 
 _Problem = tuple[str, str, str, str]
@@ -288,6 +297,9 @@ def _contradicting_origins(disk: Disk) -> Iterator[_Problem]:
         yield "moved_from", str(disk.moved_from), "is not another slot of a drive", remedy
     if disk.moved_from is not None and disk.moved_from.is_firmware:
         yield "moved_from", str(disk.moved_from), "can't be on another bus", "EFI and TPM volumes stay where they are"
+    yield from _contradicting_volume(disk)
+    if disk.import_from and disk.slot.is_firmware:
+        yield "import_from", disk.import_from, f"{disk.slot} can't be imported", "make a new one with storage"
     if disk.import_from and not disk.storage:
         yield "storage", "", "is missing", "say where import_from is to be written"
     if disk.slot.is_unused and disk.state != "absent":
@@ -297,6 +309,20 @@ def _contradicting_origins(disk: Disk) -> Iterator[_Problem]:
             "is not possible for an unused volume",
             "write state: absent, or attach it with volume:",
         )
+
+
+def _contradicting_volume(disk: Disk) -> Iterator[_Problem]:
+    """A named volume is where it is: what would copy it gives it another name, and a second run would not find it."""
+    if disk.volume is None or find_slot(disk.volume) is not None:
+        return
+    drive = make_drive(disk.volume)
+    remedy = "remove one of the two, or name the volume by its unused slot"
+    if disk.storage is not None and disk.storage != drive.storage:
+        yield "storage", disk.storage, f"contradicts volume={disk.volume}", remedy
+    if disk.format is not None and disk.format != drive.format:
+        yield "format", disk.format, f"contradicts volume={disk.volume}", remedy
+    if disk.flatten and drive.base is not None:
+        yield "flatten", "true", f"contradicts volume={disk.volume}", remedy
 
 
 def _contradicting_kinds(disk: Disk) -> Iterator[_Problem]:
@@ -311,6 +337,8 @@ def _contradicting_kinds(disk: Disk) -> Iterator[_Problem]:
                 "means nothing for a CD-ROM drive",
                 "name the image with iso, or iso: none for an empty drive",
             )
+        if disk.options.get("snapshot") == "1":
+            yield "snapshot", "1", "PVE refuses it for a CD-ROM drive", "remove it"
         if disk.media == "disk":
             yield "iso", str(disk.iso), "contradicts media=disk", "remove one of the two"
     if disk.cloudinit and not disk.slot.is_firmware and disk.slot.bus == "virtio":

@@ -11,6 +11,8 @@ from dataclasses import replace
 from functools import reduce
 
 from .actions import (
+    Action,
+    Attach,
     BootDisk,
     BootOrder,
     Call,
@@ -19,14 +21,12 @@ from .actions import (
     Create,
     Destroy,
     Detach,
-    Move,
     Resize,
     Revert,
     Switch,
-    config_call,
 )
 from .changes import adjust, destroy, detach
-from .cutting import cut_calls, finish_power, with_power
+from .cutting import cut_calls, finish_power, power_down
 from .draft import Draft
 from .drive import Drive, make_drive
 from .guards import (
@@ -34,6 +34,7 @@ from .guards import (
     find_leftovers,
     find_warnings,
     guest_refusals,
+    reused_numbers,
     shared_volumes,
     stop_refusals,
 )
@@ -91,15 +92,17 @@ def make_plan(facts: Facts, layout: Layout) -> Plan:
     reverted, calls = _revert_first(before, layout, leftovers)
     draft = _draft(facts, layout, reverted)
     if draft.stops and layout.power == "stop_if_needed" and not draft.refusals:
-        draft = _draft(facts, layout, project(reverted, Call(CallKind.SHUTDOWN, ())))
-        calls += with_power(reverted, cut_calls(draft))
-    else:
-        calls += cut_calls(draft) + finish_power(draft)
+        stop = power_down(reverted)
+        draft = _draft(facts, layout, reduce(project, stop, reverted))
+        calls += stop
+    calls += cut_calls(draft) + finish_power(draft)
     draft.refusals.extend(stop_refusals(draft))
     draft.refusals.extend(guest_refusals(before, layout, calls, leftovers))
     knowledge = Knowledge({name: volume for name, volume in facts.volumes.items() if volume is not None})
     after = reduce(lambda guest, call: project(guest, call, knowledge), calls, before)
     draft.refusals.extend(shared_volumes(before, after))
+    if calls:
+        draft.refusals.extend(reused_numbers(after, layout))
     undeclared = _undeclared(before, layout, draft)
     refused = bool(draft.refusals)
     calls, after = ((), before) if refused else (calls, after)
@@ -112,8 +115,15 @@ def make_plan(facts: Facts, layout: Layout) -> Plan:
         undeclared=undeclared,
         report_undeclared=layout.undeclared != "keep",
         leftovers=leftovers,
-        restart_required=restart_keys(after, (action for call in calls for action in call.actions)),
+        restart_required=restart_keys(after, _since_start(calls)),
     )
+
+
+def _since_start(calls: tuple[Call, ...]) -> Iterator[Action]:
+    """The steps that a start within the plan has not brought into force."""
+    starts = [index for index, call in enumerate(calls) if call.kind is CallKind.START]
+    for call in calls[starts[-1] if starts else 0 :]:
+        yield from call.actions
 
 
 def _draft(facts: Facts, layout: Layout, guest: Guest) -> Draft:
@@ -153,17 +163,27 @@ def _plan_present(draft: Draft, disk: Disk) -> None:
         media(draft, disk, current)
     elif current is None:
         create(draft, disk)
-        _resize_import(draft, disk)
+        _adjust_arrived(draft, disk)
     else:
         adjust(draft, disk, current)
+        _adjust_arrived(draft, disk)
 
 
 def _plan_moved(draft: Draft, disk: Disk, source: Slot) -> None:
     before = draft.guest.configured.drives.get(source)
     if before is None:
         noted = draft.journal.switches.get(disk.slot)
-        kept = noted is not None and draft.guest.configured.unused_slot_of(noted.volume) is not None
+        kept = noted is not None and (noted.is_cdrom or draft.guest.configured.unused_slot_of(noted.volume) is not None)
         before = noted if kept else None
+    if before is None and source in draft.guest.live.drives:
+        draft.refuse(
+            disk.slot,
+            "moved_from",
+            source,
+            f"the running guest still holds {draft.guest.live.drives[source].volume} there, and its removal waits",
+            "stop the guest, or write revert_leftovers: true to begin anew",
+        )
+        return
     if before is None:
         unused = ", ".join(f"{slot} is {volume}" for slot, volume in draft.guest.configured.unused.items())
         draft.refuse(
@@ -180,20 +200,18 @@ def _plan_moved(draft: Draft, disk: Disk, source: Slot) -> None:
         adjust(draft, replace(disk, options={}, unset=()), switched)
 
 
-def _resize_import(draft: Draft, disk: Disk) -> None:
-    """A disk that was imported or attached grows to its declared size once it is there."""
-    made = next((a for a in draft.actions if a.slot == disk.slot and isinstance(a, Create) and a.source), None)
-    if isinstance(made, Create) and disk.size is not None and (made.size is None or disk.size > made.size):
-        draft.add(Resize(disk.slot, made.size, disk.size))
-        return
-    attached = next((a for a in draft.actions if a.slot == disk.slot and a.verb == "attach"), None)
-    volume = draft.facts.volumes.get(getattr(attached, "drive", Drive("none")).volume) if attached else None
-    if volume is not None and disk.size is not None:
-        adjust(
-            draft,
-            replace(disk, volume=None, options={}, unset=(), storage=None, format=None),
-            make_drive(volume.volid).with_size(volume.size),
-        )
+def _adjust_arrived(draft: Draft, disk: Disk) -> None:
+    """A disk that was imported, attached or switched becomes what else is declared once it is there."""
+    rest = replace(disk, volume=None, options={}, unset=())
+    for action in [action for action in draft.actions if action.slot == disk.slot]:
+        if isinstance(action, Create) and action.source and disk.size is not None:
+            if action.size is None or disk.size > action.size:
+                draft.add(Resize(disk.slot, action.size, disk.size))
+        elif isinstance(action, Attach):
+            volume = draft.facts.volumes.get(action.drive.volume)
+            adjust(draft, rest, action.drive.with_size(volume.size) if volume else action.drive)
+        elif isinstance(action, Switch) and disk.volume is not None:
+            adjust(draft, rest, action.drive)
 
 
 def _plan_leaving(draft: Draft, disk: Disk) -> None:
@@ -234,9 +252,7 @@ def _plan_boot(draft: Draft) -> None:
     """The declared boot order, or the present one with the new names of drives that move."""
     configured = draft.guest.configured
     renames = {str(a.source): str(a.slot) for a in draft.actions if isinstance(a, Switch)}
-    after = reduce(
-        project, (config_call(tuple(a for a in draft.actions if not isinstance(a, (Resize, Move)))),), draft.guest
-    )
+    after = reduce(project, cut_calls(draft), draft.guest)
     if draft.layout.boot is not None:
         _check_boot(draft, after)
         wanted = Boot(draft.layout.boot)
@@ -245,17 +261,17 @@ def _plan_boot(draft: Draft) -> None:
         return
     if configured.bootdisk in renames:
         draft.add(BootDisk(None, configured.bootdisk or "", renames[configured.bootdisk or ""]))
-    listed = draft.guest.live.boot if draft.guest.running else configured.boot
-    if listed is not None and any(name in renames for name in listed.devices):
+    if configured.boot is not None and any(name in renames for name in configured.boot.devices):
         gone = {str(a.slot) for a in draft.actions if isinstance(a, (Detach, Destroy))}
-        draft.add(BootOrder(None, configured.boot, listed.renamed(renames).without(gone)))
+        draft.add(BootOrder(None, configured.boot, configured.boot.renamed(renames).without(gone)))
 
 
 def _check_boot(draft: Draft, after: Guest) -> None:
     for name in draft.layout.boot or ():
         slot = find_slot(name)
-        if slot is None and name not in after.devices or slot is not None and slot not in after.configured.drives:
-            present = [*map(str, after.configured.drives), *sorted(after.devices)]
+        bootable = [slot for slot in after.configured.drives if not slot.is_firmware]
+        if slot is None and name not in after.devices or slot is not None and slot not in bootable:
+            present = [*map(str, bootable), *sorted(after.devices)]
             draft.refuse(None, "boot", name, "the guest has no such device", f"it will have {', '.join(present)}")
 
 

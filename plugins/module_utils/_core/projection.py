@@ -22,6 +22,8 @@ from .options import TABLE, Effect
 from .slot import SLOT_COUNT, Slot, find_slot
 
 TPM_SIZE = 4 * 1024**2
+#: Options of old configurations that PVE leaves out when it writes a drive again. Source: Drive.pm.
+_DROPPED = ("cyls", "heads", "secs", "trans")
 
 
 class _State:
@@ -29,9 +31,11 @@ class _State:
 
     :param order: the boot order in force; PVE edits this one, not one that waits, when a listed drive goes or a
         CD-ROM drive comes.
+    :param vmid: the guest, which keeps no volumes but its own.
     """
 
-    def __init__(self, hardware: Hardware, order: Boot | None) -> None:
+    def __init__(self, hardware: Hardware, order: Boot | None, vmid: int) -> None:
+        self.vmid = vmid
         self.drives = dict(hardware.drives)
         self.unused = dict(hardware.unused)
         self.boot = hardware.boot
@@ -65,7 +69,7 @@ class _State:
         before = self.drives.get(slot)
         self.drives[slot] = drive
         self.unused = {key: volume for key, volume in self.unused.items() if volume != drive.volume}
-        if before is not None and before.volume != drive.volume and keeps_volume(before):
+        if before is not None and before.volume != drive.volume and keeps_volume(before, self.vmid):
             self.keep(before.volume)
         if drive.is_cdrom:
             self._edit_order(slot, listed=True)
@@ -76,7 +80,7 @@ class _State:
             return
         before = self.drives.pop(slot, None)
         self._edit_order(slot, listed=False)
-        if before is not None and keeps_volume(before) and not destroy:
+        if before is not None and keeps_volume(before, self.vmid) and not destroy:
             self.keep(before.volume)
 
     def _edit_order(self, slot: Slot, *, listed: bool) -> None:
@@ -87,9 +91,9 @@ class _State:
         self.boot = self.order
 
 
-def keeps_volume(drive: Drive) -> bool:
-    """Whether PVE keeps the volume of an emptied slot as ``unusedN``."""
-    return drive.is_disk and drive.storage is not None
+def keeps_volume(drive: Drive, vmid: int) -> bool:
+    """Whether PVE keeps the volume of an emptied slot as ``unusedN``: only a volume that the guest owns."""
+    return drive.is_disk and drive.storage is not None and (drive.is_new or drive.owner == vmid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +116,46 @@ def project(guest: Guest, call: Call, knowledge: Knowledge | None = None) -> Gue
     if call.kind is CallKind.REVERT:
         return _project_revert(guest, call)
     if call.kind is CallKind.SHUTDOWN:
-        return replace(guest, running=False, live=guest.configured, waiting=frozenset(), deleting=MappingProxyType({}))
+        return _project_stop(guest)
     if call.kind is CallKind.START:
         return replace(guest, running=True)
-    configured = _apply(guest.configured, guest.live.boot, call.actions, known, call.kind)
+    configured = _apply(guest, guest.configured, call, known, call.actions)
     if not guest.running:
         return replace(guest, configured=configured, live=configured)
     now = tuple(action for action in call.actions if written_at_once(action, guest))
-    live = replace(_apply(guest.live, guest.live.boot, now, known, call.kind), boot=guest.live.boot)
-    return _with_waiting(replace(guest, configured=configured, live=replace(live, unused=configured.unused)))
+    live = replace(_apply(guest, guest.live, call, known, now), boot=guest.live.boot)
+    # A volume whose deletion or replacement waits is not unused before the stop.
+    used = {drive.volume for drive in live.drives.values()}
+    unused = MappingProxyType({slot: volume for slot, volume in configured.unused.items() if volume not in used})
+    return _with_waiting(
+        replace(guest, configured=replace(configured, unused=unused), live=replace(live, unused=unused))
+    )
+
+
+def _project_stop(guest: Guest) -> Guest:
+    """What waits comes into force, and the volumes that lose their slots by that become unused."""
+    state = _State(guest.configured, None, guest.vmid)
+    for slot, drive in guest.live.drives.items():
+        if keeps_volume(drive, guest.vmid) and guest.deleting.get(str(slot)) != 2:
+            state.keep(drive.volume)
+    hardware = state.frozen()
+    return replace(
+        guest,
+        running=False,
+        configured=hardware,
+        live=hardware,
+        waiting=frozenset(),
+        deleting=MappingProxyType({}),
+    )
 
 
 def _project_revert(guest: Guest, call: Call) -> Guest:
     keys = frozenset((call.parameter("revert") or "").split(","))
-    state = _State(guest.configured, None)
-    for key in keys:
+    state = _State(guest.configured, None, guest.vmid)
+    for key in sorted(keys):
         slot = find_slot(key)
         if slot is not None and slot in guest.live.drives:
-            state.drives[slot] = guest.live.drives[slot]
+            state.put(slot, guest.live.drives[slot])
         elif slot is not None and slot in state.drives:
             state.drop(slot, destroy=False)
     state.boot = guest.live.boot if "boot" in keys else state.boot
@@ -157,21 +183,20 @@ def _with_waiting(guest: Guest) -> Guest:
     return replace(guest, waiting=frozenset(waiting), deleting=MappingProxyType(deleting))
 
 
-def _apply(
-    hardware: Hardware, order: Boot | None, actions: Iterable[Action], known: Knowledge, kind: CallKind
-) -> Hardware:
-    """A hardware state after the steps of one call, deletions first, in the order in which PVE handles them."""
-    state = _State(hardware, order)
-    done = tuple(actions)
+def _apply(guest: Guest, hardware: Hardware, call: Call, known: Knowledge, done: tuple[Action, ...]) -> Hardware:
+    """A state of the guest after steps of one call, deletions first, in the order in which PVE handles them."""
+    state = _State(hardware, guest.live.boot, guest.vmid)
     values = {key: value for action in done for key, value in action.settings}
     for key in sorted(key for action in done for key in action.deletions):
         slot = find_slot(key)
         if slot is not None:
-            state.drop(slot, destroy=kind is CallKind.DESTROY)
+            state.drop(slot, destroy=call.kind is CallKind.DESTROY)
         elif key == "description":
             state.description = None
+    waiting = guest.changed_keys if hardware is guest.configured else frozenset[str]()
     for action in done:
-        _apply_action(state, action, known)
+        if not (isinstance(action, Resize) and str(action.slot) in waiting):  # what waits keeps the size that it names
+            _apply_action(state, action, known)
     if "boot" in values:
         state.boot = parse_boot(values["boot"])
         state.bootdisk = None if state.boot.text is None else state.bootdisk
@@ -218,7 +243,7 @@ def written_at_once(action: Action, guest: Guest) -> bool:
     if slot.is_unused:
         return True
     current = guest.live.drives.get(slot)
-    if isinstance(action, Change) and current is not None:
+    if isinstance(action, Change) and current is not None and current.volume == action.after.volume:
         return all(effect_of(name) is not Effect.RESTART for name in Change(slot, current, action.after).names)
     if isinstance(action, Media) and current is not None and current.is_cdrom:
         return True
@@ -293,7 +318,7 @@ def _differences(projected: Hardware, actual: Hardware) -> Iterator[str]:
 
 def _same_drive(wanted: Drive, found: Drive) -> bool:
     same_volume = wanted.storage == found.storage if wanted.is_new else wanted.volume == found.volume
-    ignored = {"format"} | ({"size"} if wanted.get("size") is None else set())
+    ignored = {"format", *_DROPPED} | ({"size"} if wanted.get("size") is None else set())
     return same_volume and _compared(wanted, ignored) == _compared(found, ignored)
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from .actions import Attach, Create, Media, Switch, drive_request
 from .draft import Draft
-from .drive import Drive, make_drive
+from .drive import Drive, make_drive, volume_format
 from .guest import Guest
 from .layout import Disk
 from .options import STRUCTURAL, TABLE
@@ -187,11 +187,15 @@ def _create_import(draft: Draft, disk: Disk) -> None:
             "write a size that is not smaller, or minimum: true",
         )
         return
+    grows = disk.size is not None and (size is None or disk.size > size)
+    kept = volume.format if volume else volume_format(source)
+    if grows and (disk.format or kept) == "vmdk" and "vmdk" in storage.formats and not (size is None and not disk.format):
+        draft.refuse(disk.slot, "size", human_size(disk.size or 0), "PVE can't resize vmdk", "say format: raw or qcow2")
     request = dict(disk.options) | {"import-from": source} | _format(disk)
     _add_create(draft, disk, storage, "0", request, size, source)
-    if disk.size is not None and (size is None or disk.size > size) and not can_hotplug(disk.slot, draft.guest):
+    if grows and not can_hotplug(disk.slot, draft.guest):
         draft.needs_stop(
-            disk.slot, "size", human_size(disk.size), "a disk that waits for the next start can't be resized"
+            disk.slot, "size", human_size(disk.size or 0), "a disk that waits for the next start can't be resized"
         )
 
 
@@ -206,6 +210,9 @@ def attach(draft: Draft, disk: Disk, current: Drive | None) -> None:
     holders = [slot for slot in draft.guest.configured.slots_of(volume) if slot != disk.slot]
     if holders and _switched_by_volume(draft, disk, current, holders[0], volume):
         return
+    leaving = [slot for slot in draft.guest.live.slots_of(volume) if slot != disk.slot and slot not in holders]
+    if leaving:
+        draft.needs_stop(disk.slot, "volume", volume, f"{leaving[0]} holds it until the guest stops")
     known = draft.facts.volumes.get(volume)
     if known is None and not volume.startswith("/"):
         draft.refuse(disk.slot, "volume", volume, "there is no such volume", "name a volume as PVE lists it")
@@ -269,7 +276,7 @@ def switch(draft: Draft, disk: Disk, source: Slot, before: Drive) -> None:
     unplugged = source not in draft.guest.configured.drives
     if draft.guest.running and not unplugged:
         _check_live_switch(draft, disk, source)
-    listed = draft.guest.live.boot if draft.guest.running else draft.guest.configured.boot
+    listed = draft.guest.configured.boot
     follows = listed is not None and str(source) in listed.devices
     draft.consumed.add(source)
     draft.add(Switch(disk.slot, source, before, drive, boot_follows=follows, unplugged=unplugged))
@@ -311,7 +318,8 @@ def media(draft: Draft, disk: Disk, current: Drive | None) -> None:
         wanted = base.with_options(wanted_options(disk))
     if wanted == current:
         return
-    if wanted.storage is not None and draft.facts.volumes.get(wanted.volume) is None:
+    changes = current is None or wanted.volume != current.volume
+    if changes and wanted.storage is not None and draft.facts.volumes.get(wanted.volume) is None:
         draft.refuse(
             disk.slot, "iso", wanted.volume, "there is no such image", "name an image as PVE lists it, or none"
         )

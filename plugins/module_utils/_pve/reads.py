@@ -66,8 +66,8 @@ class Cluster:
         :raises DiskwrightError: there is none, there are several, or it is on another node than declared.
         """
         found = self._search(layout)
-        if not found and not self._asked_nodes:
-            self._ask_nodes()
+        if not found:
+            self.ask_nodes()
             found = self._search(layout)
         if not found:
             raise DiskwrightError(
@@ -93,8 +93,10 @@ class Cluster:
             return [entry] if entry else []
         return [entry for entry in self.guests.values() if entry.name == layout.name]
 
-    def _ask_nodes(self) -> None:
-        """The cluster's list may be 10 s old; the nodes' own lists are not."""
+    def ask_nodes(self) -> None:
+        """Ask every node for its guests, once: the cluster's list may be 10 s old, the nodes' own lists are not."""
+        if self._asked_nodes:
+            return
         self._asked_nodes = True
         for node in self._client.get(path("nodes")):
             if node.get("status") == "online":

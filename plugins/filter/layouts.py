@@ -1,0 +1,65 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""From an inventory to the declaration of many guests."""
+
+from __future__ import annotations
+
+import typing as t
+from collections.abc import Mapping
+
+from ansible.errors import AnsibleFilterError
+
+if t.TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+_DISKS = "proxmox_disks"
+_LAYER = f"{_DISKS}__"
+_SETTINGS = ("scsihw", "boot", "undeclared", "power", "revert_leftovers")
+
+
+def guest_layouts(hostvars: Mapping[str, Mapping[str, t.Any]], hosts: Iterable[str]) -> list[dict[str, t.Any]]:
+    """The ``guests`` of the module ``guest_disks`` for the hosts that declare disks, in their order."""
+    return [layout for host in hosts if (layout := _layout(str(host), hostvars[host]))]
+
+
+def _layout(host: str, variables: Mapping[str, t.Any]) -> dict[str, t.Any] | None:
+    """One host's declaration; ``None`` for a host that declares none, or that is a container."""
+    disks = _merged(host, variables)
+    settings = {name: variables[f"{_DISKS}_{name}"] for name in _SETTINGS if f"{_DISKS}_{name}" in variables}
+    if (not disks and not settings) or variables.get("proxmox_vmtype", "qemu") != "qemu":
+        return None
+    vmid = variables.get("proxmox_vmid")
+    who = {"vmid": int(vmid)} if vmid is not None else {"name": variables.get("proxmox_name") or host}
+    return {**who, **settings, "disks": [{"slot": slot, **options} for slot, options in disks.items()]}
+
+
+def _merged(host: str, variables: Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:
+    """The layers of a host's disks on top of each other: by name, and the one without a suffix last."""
+    layers = sorted(name for name in variables if str(name).startswith(_LAYER))
+    layers += [_DISKS] if _DISKS in variables else []
+    disks: dict[str, dict[str, t.Any]] = {}
+    for name in layers:
+        for slot, options in _checked(host, name, variables[name]).items():
+            disks[slot] = {**disks.get(slot, {}), **options}
+    return disks
+
+
+def _checked(host: str, name: str, layer: t.Any) -> dict[str, dict[str, t.Any]]:
+    if not isinstance(layer, Mapping):
+        raise AnsibleFilterError(f"diskwright.proxmox.guest_layouts: {host}: {name} is no dictionary of slots")
+    for slot, options in layer.items():
+        if not isinstance(options, Mapping):
+            raise AnsibleFilterError(
+                f"diskwright.proxmox.guest_layouts: {host}: {name}: {slot} is no dictionary; write for example "
+                f"{slot}: {{storage: local-lvm, size: 32G}}"
+            )
+    return {str(slot): dict(options) for slot, options in layer.items()}
+
+
+class FilterModule:
+    """The filters of this file, by their names."""
+
+    def filters(self) -> dict[str, Callable[..., t.Any]]:
+        """What Ansible asks for."""
+        return {"guest_layouts": guest_layouts}
