@@ -212,7 +212,7 @@ class Player:
         self._connection = http.client.HTTPSConnection(
             lab.host, lab.port, timeout=120, context=ssl.create_default_context(cafile=str(lab.cafile)))
         self._web = http.server.ThreadingHTTPServer(("127.0.0.1", 0), _Files)
-        threading.Thread(target=self._web.serve_forever, daemon=True).start()
+        threading.Thread(target=self._web.serve_forever, args=(0.01,), daemon=True).start()
         self._scenario: dict[str, Json] = {}
         self._made: dict[str, Identity] = {}
         self._kept = self._pid = self._upid = ""

@@ -33,6 +33,7 @@ API = "/api2/json"
 SECRETS = frozenset({"password", "cipassword", "ticket", "new-password", "confirmation-password", "otp", "value"})
 VOLUME = re.compile(r"(?P<content>/nodes/[^/]+/storage/[^/]+/content)/(?P<volume>.+)")
 USER = web.RequestKey("lab-user", str)
+PARAMS: web.RequestKey[dict[str, Any]] = web.RequestKey("lab-params", dict)
 
 
 @dataclass(frozen=True)
@@ -186,7 +187,7 @@ class LabServer(FakePve):
         except Unauthorized as refused:
             await asyncio.sleep(3 * self.time_scale)
             response = web.Response(status=401, reason=str(refused))
-        self.log.append(Request(request.method, path, request.get("lab-params", {}), request.get(USER),
+        self.log.append(Request(request.method, path, request.get(PARAMS, {}), request.get(USER),
                                 response.status))
         if faults.loses(request.method, path) and request.transport is not None:
             request.transport.close()
@@ -263,7 +264,7 @@ class LabServer(FakePve):
                 values |= json.loads(body)
             else:
                 values |= collect(urllib.parse.parse_qsl(body.decode(), keep_blank_values=True))
-        request["lab-params"] = {k: "***" if k in SECRETS else v for k, v in values.items()}
+        request[PARAMS] = {k: "***" if k in SECRETS else v for k, v in values.items()}
         return values
 
     async def _upload(self, request: web.Request, call: Call) -> dict[str, Any]:
@@ -288,7 +289,7 @@ class LabServer(FakePve):
     async def _login(self, request: web.Request, match: Any) -> web.Response:
         """POST /access/ticket, with fakepve's tickets."""
         values = collect(urllib.parse.parse_qsl((await request.read()).decode(), keep_blank_values=True))
-        request["lab-params"] = {k: "***" if k in SECRETS else v for k, v in values.items()}
+        request[PARAMS] = {k: "***" if k in SECRETS else v for k, v in values.items()}
         checked, errors = pve_schema.validate(match.methods["POST"].get("parameters"), values)
         if errors:
             return refusal("Parameter verification failed.", 400, errors)
