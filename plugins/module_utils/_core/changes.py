@@ -255,9 +255,9 @@ def _destroy_problem(draft: Draft, slot: Slot, volume: str) -> tuple[str, str] |
             f"it would destroy {volume}",
             "write allow_destroy: true for the task, or state: detached to keep the volume",
         )
-    if guest.protection:
-        return "the guest is protected", "remove the guest's protection, or write state: detached"
-    arriving = {a.slot for a in draft.actions if isinstance(a, (Attach, Switch)) and a.slot and a.drive.volume == volume}
+    arriving = {
+        a.slot for a in draft.actions if isinstance(a, (Attach, Switch)) and a.slot and a.drive.volume == volume
+    }
     others = {*guest.configured.slots_of(volume), *guest.live.slots_of(volume), *arriving} - {slot}
     if others:
         return f"{volume} is in {min(others)} too", f"detach it from {min(others)} first"

@@ -135,7 +135,7 @@ def shared_volumes(before: Guest, after: Guest) -> Iterator[Refusal]:
 
 
 def reused_numbers(after: Guest, layout: Layout) -> Iterator[Refusal]:
-    """An ``unusedN`` that is to be destroyed and that the plan gives to another volume, which a second run would take."""
+    """An ``unusedN`` to be destroyed that the plan gives to another volume: a second run would destroy that one."""
     for disk in layout.disks:
         volume = after.configured.unused.get(disk.slot)
         if volume is not None and disk.state == "absent":

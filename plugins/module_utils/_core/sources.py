@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from .actions import Attach, Create, Media, Switch, drive_request
 from .draft import Draft
-from .drive import Drive, make_drive, volume_format
+from .drive import Drive, make_drive
 from .guest import Guest
 from .layout import Disk
 from .options import STRUCTURAL, TABLE
@@ -188,8 +188,8 @@ def _create_import(draft: Draft, disk: Disk) -> None:
         )
         return
     grows = disk.size is not None and (size is None or disk.size > size)
-    kept = volume.format if volume else volume_format(source)
-    if grows and (disk.format or kept) == "vmdk" and "vmdk" in storage.formats and not (size is None and not disk.format):
+    kept = volume.format if volume and volume.format in storage.formats else "raw"
+    if grows and (disk.format or kept) == "vmdk":
         draft.refuse(disk.slot, "size", human_size(disk.size or 0), "PVE can't resize vmdk", "say format: raw or qcow2")
     request = dict(disk.options) | {"import-from": source} | _format(disk)
     _add_create(draft, disk, storage, "0", request, size, source)
