@@ -29,7 +29,7 @@ from .actions import (
     config_call,
 )
 from .draft import Draft
-from .drive import Drive
+from .drive import Drive, new_volume
 from .guest import Guest
 from .journal import read_journal, write_journal
 from .size import format_pve_size
@@ -72,7 +72,7 @@ def _changed_after(action: Change, copy: Resize | Move) -> Change:
         return action
     if isinstance(copy, Resize):
         return replace(action, before=action.before.with_size(copy.after), after=action.after.with_size(copy.after))
-    volume = f"{copy.storage}:(new)"
+    volume = new_volume(copy.storage, copy.new_format)
     return replace(
         action,
         before=action.before.with_volume(volume).with_options({"format": None}),

@@ -129,6 +129,12 @@ def parse_drive(text: str) -> Drive:
     return make_drive(volume, options)
 
 
+def new_volume(storage: str, format_: str | None) -> str:
+    """The volume id in a projection of a volume that PVE will name; the format shows in it as in PVE's names."""
+    extension = "" if format_ in (None, "raw") else f".{format_}"
+    return f"{storage}:{NEW_VOLUME}{extension}"
+
+
 def volume_name(volume: str) -> str:
     """The last part of a volume id: ``vm-100-disk-0.qcow2`` of ``local:100/vm-100-disk-0.qcow2``."""
     return volume.rsplit("/", 1)[-1].rsplit(":", 1)[-1]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from .actions import Action, Attach, Call, CallKind, Change, Create, Media, Move, Note, Resize, Switch
-from .drive import NEW_VOLUME, Drive, make_drive
+from .drive import NEW_VOLUME, Drive, make_drive, new_volume
 from .guest import HARDWARE_KEYS, Boot, Guest, Hardware, Volume, parse_boot
 from .options import TABLE, Effect
 from .slot import SLOT_COUNT, Slot, find_slot
@@ -225,7 +225,7 @@ def _apply_action(state: _State, action: Action, known: Knowledge) -> None:
 
 def _move(state: _State, slot: Slot, action: Move) -> None:
     before = state.drives[slot]
-    state.drives[slot] = before.with_volume(f"{action.storage}:{NEW_VOLUME}").with_options({"format": None})
+    state.drives[slot] = before.with_volume(new_volume(action.storage, action.new_format)).with_options({"format": None})
     if not action.delete_source:
         state.keep(before.volume)
 
@@ -286,9 +286,9 @@ def effect_of(name: str) -> Effect:
     return TABLE[name].effect if name in TABLE else Effect.LIVE
 
 
-def new_drive(storage: str, size: int | None, options: Mapping[str, str]) -> Drive:
+def new_drive(storage: str, size: int | None, options: Mapping[str, str], format_: str | None = None) -> Drive:
     """The projected drive of a volume that PVE will allocate; its size is left out where PVE decides it."""
-    drive = make_drive(f"{storage}:{NEW_VOLUME}", options.items())
+    drive = make_drive(new_volume(storage, format_), options.items())
     return drive if size is None else drive.with_size(size)
 
 

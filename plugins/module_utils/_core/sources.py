@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from .actions import Attach, Create, Media, Switch, drive_request
 from .draft import Draft
-from .drive import Drive, make_drive
+from .drive import NEW_VOLUME, Drive, make_drive
 from .guest import Guest
 from .layout import Disk
 from .options import STRUCTURAL, TABLE
@@ -121,7 +121,7 @@ def _add_create(
     draft.add(
         Create(
             disk.slot,
-            drive=new_drive(storage.name, size, disk.options),
+            drive=new_drive(storage.name, size, disk.options, format_),
             request=drive_request(storage.name, amount, request),
             size=size,
             format=format_,
@@ -147,7 +147,7 @@ def _create_special(draft: Draft, disk: Disk) -> None:
                 disk.slot, "cloudinit", "true", f"{others[0]} is the cloud-init drive already", "a guest can have one"
             )
             return
-        drive = make_drive(f"{storage.name}:(new)-cloudinit", [*disk.options.items(), ("media", "cdrom")])
+        drive = make_drive(f"{storage.name}:{NEW_VOLUME}-cloudinit", [*disk.options.items(), ("media", "cdrom")])
         request = drive_request(storage.name, "cloudinit", dict(disk.options) | _format(disk))
         draft.add(Create(disk.slot, drive=drive, request=request, size=None, format=disk.format))
         return

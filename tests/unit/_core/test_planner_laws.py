@@ -1,0 +1,169 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What holds for every plan, whatever the guest and the declaration."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.actions import CallKind
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.drive import Drive
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.guest import Guest, Hardware
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.layout import Layout
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.options import STRUCTURAL, TABLE
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.plan import Plan
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.propstring import parse
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.slot import find_slot
+from hypothesis import HealthCheck, given, settings
+from unit._core.planning import shape
+from unit._core.worlds import UNKNOWN, situations, world
+
+WORLD = world()
+Situation = tuple[Guest, Layout]
+bounded = settings(
+    max_examples=400,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.filter_too_much, HealthCheck.too_slow],
+)
+
+
+def plan_of(situation: Situation) -> Plan:
+    return WORLD.plan(*situation)
+
+
+def states(plan: Plan) -> list[Guest]:
+    return [plan.before, *WORLD.after(plan.before, plan.calls)]
+
+
+def shared(hardware: Hardware) -> set[str]:
+    counts = Counter(drive.volume for drive in hardware.drives.values() if drive.is_disk and not drive.is_new)
+    return {volume for volume, count in counts.items() if count > 1}
+
+
+def known_disks(hardware: Hardware) -> dict[str, Drive]:
+    return {drive.volume: drive for drive in hardware.drives.values() if drive.is_disk}
+
+
+@bounded
+@given(situations())
+def test_refused_plan_has_no_calls(situation: Situation) -> None:
+    plan = plan_of(situation)
+    assert not (plan.refusals and plan.calls)
+    assert plan.refusals == () or plan.after == plan.before
+
+
+@bounded
+@given(situations())
+def test_second_run_changes_nothing(situation: Situation) -> None:
+    plan = plan_of(situation)
+    if plan.refusals:
+        return
+    again = WORLD.plan(plan.after, situation[1])
+    assert [str(refusal) for refusal in again.refusals] == []
+    assert again.calls == ()
+
+
+@bounded
+@given(situations())
+def test_plan_goes_on_where_it_was_cut_off(situation: Situation) -> None:
+    plan = plan_of(situation)
+    for done, guest in enumerate(states(plan)):
+        again = WORLD.plan(guest, situation[1])
+        assert [str(refusal) for refusal in again.refusals] == ([] if plan.calls else list(map(str, plan.refusals)))
+        assert [shape(call) for call in again.calls] == [shape(call) for call in plan.calls[done:]]
+
+
+@bounded
+@given(situations())
+def test_nothing_is_destroyed_without_leave(situation: Situation) -> None:
+    layout = situation[1]
+    for call in plan_of(situation).calls:
+        gone = [find_slot(key) for key in (call.parameter("delete") or "").split(",")]
+        unused = any(slot is not None and slot.is_unused for slot in gone)
+        if call.kind is CallKind.DESTROY or call.parameter("force") or unused:
+            assert layout.allow_destroy
+        if call.kind is CallKind.MOVE and call.parameter("delete"):
+            disk = layout.disk(find_slot(call.parameter("disk") or "") or layout.disks[0].slot)
+            assert disk is not None
+            assert disk.delete_source
+
+
+@bounded
+@given(situations())
+def test_no_volume_is_lost(situation: Situation) -> None:
+    """Every disk is somewhere in each state, unless the plan says that it is destroyed."""
+    plan = plan_of(situation)
+    destroyed = {getattr(action, "volume", None) for action in plan.actions if action.verb == "destroy"}
+    left = {action.drive.volume for action in plan.actions if action.verb == "move" and action.delete_source}
+    before = {*known_disks(plan.before.configured), *plan.before.configured.unused.values()}
+    for guest in states(plan):
+        there = {*known_disks(guest.configured), *known_disks(guest.live), *guest.configured.unused.values()}
+        assert before - destroyed - left <= there
+
+
+@bounded
+@given(situations())
+def test_undeclared_drives_stay_as_they_are(situation: Situation) -> None:
+    plan = plan_of(situation)
+    if situation[1].undeclared == "detach":
+        return
+    for slot in plan.undeclared:
+        assert plan.after.configured.drives.get(slot) == plan.before.configured.drives.get(slot)
+
+
+@bounded
+@given(situations())
+def test_unknown_options_survive(situation: Situation) -> None:
+    plan = plan_of(situation)
+    after = known_disks(plan.after.configured)
+    for volume, drive in known_disks(plan.before.configured).items():
+        kept = after.get(volume)
+        if kept is not None:
+            assert [kept.get(name) for name in UNKNOWN] == [drive.get(name) for name in UNKNOWN]
+
+
+@bounded
+@given(situations())
+def test_no_volume_is_ever_in_two_slots(situation: Situation) -> None:
+    plan = plan_of(situation)
+    for guest in states(plan):
+        assert not shared(guest.configured)
+        assert not shared(guest.live)
+
+
+KEYS = {"boot", "bootdisk", "scsihw", "description", "delete", "force", "revert", "disk", "size", "storage", "format"}
+
+
+@bounded
+@given(situations())
+def test_calls_have_only_keys_that_pve_knows(situation: Situation) -> None:
+    for call in plan_of(situation).calls:
+        for key, value in call.parameters:
+            slot = find_slot(key)
+            assert slot is not None or key in KEYS
+            if slot is not None:
+                names = {name for name, _text in parse(value, "file")} - UNKNOWN - STRUCTURAL
+                assert all(slot.bus in TABLE[name].buses for name in names)
+        deleted = {key for key in (call.parameter("delete") or "").split(",") if call.kind is not CallKind.MOVE and key}
+        assert not deleted & {key for key, _value in call.parameters}
+        assert all(find_slot(key) or key == "description" for key in deleted)
+
+
+@bounded
+@given(situations())
+def test_guest_is_never_stopped_uninvited(situation: Situation) -> None:
+    guest, layout = situation
+    plan = plan_of(situation)
+    kinds = [call.kind for call in plan.calls]
+    if layout.power == "never":
+        assert not {CallKind.SHUTDOWN, CallKind.START} & set(kinds)
+    assert kinds.count(CallKind.SHUTDOWN) == kinds.count(CallKind.START)
+    assert plan.after.running == guest.running
+
+
+@bounded
+@given(situations())
+def test_same_question_same_answer(situation: Situation) -> None:
+    assert plan_of(situation) == plan_of(situation)
