@@ -17,6 +17,8 @@ if t.TYPE_CHECKING:
     from .._pve.converge import Job
 
 _SIGNS_NOTICED = "?"
+# Details stand in a column of their own, unless a change takes so many words that the column would be far away.
+_WIDEST = 48
 
 
 def state_of(hardware: Hardware) -> dict[str, str]:
@@ -108,7 +110,7 @@ def plan_text(plan: Plan) -> str:
     waits = _waiting_slots(plan)
     rows = [(sign, slot, what, _joined(detail, waits.get(slot, ""))) for sign, slot, what, detail in rows]
     first = max((len(slot) for _sign, slot, _what, _detail in rows), default=0)
-    second = max((len(what) for _sign, _slot, what, detail in rows if detail), default=0)
+    second = max((len(what) for _sign, _slot, what, detail in rows if detail and len(what) <= _WIDEST), default=0)
     lines = [f"{guest.name or guest.vmid} ({guest.vmid} on {guest.node}, {guest.state})"]
     lines += [f"  {sign} {slot:<{first}}  {what:<{second}}  {detail}".rstrip() for sign, slot, what, detail in rows]
     fate = "detached" if any(action.verb == "detach" for action in plan.actions) and plan.report_undeclared else "kept"

@@ -87,9 +87,20 @@ def run_api_module(
 def _exit(module: AnsibleModule, result: Result) -> None:
     for text in result.warnings:
         module.warn(text)
-    data = dict(result.data, changed=result.changed)
+    data = dict(result.data, changed=result.changed, invocation={"module_args": _given(module.params)})
     if result.diff:
         data["diff"] = [{"prepared": result.diff}]
     if result.failure is not None:
         module.fail_json(msg=result.failure, **data)
     module.exit_json(**data)
+
+
+def _given(value: t.Any) -> t.Any:
+    """Parameters without those that nobody gave.
+
+    AnsibleModule returns all of them: for a thousand guests, four fifths of the result would be nulls, which the
+    controller takes seconds to read.
+    """
+    if isinstance(value, dict):
+        return {name: _given(one) for name, one in value.items() if one is not None}
+    return [_given(one) for one in value] if isinstance(value, list) else value

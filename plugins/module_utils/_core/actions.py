@@ -171,7 +171,7 @@ class Change(Action):
 def _shown(name: str, value: str | None) -> str:
     if value is None:
         default = TABLE[name].default if name in TABLE else None
-        return f"{_shown(name, default)} (default)" if default is not None else "(unset)"
+        return _shown(name, default) if default is not None else "(unset)"
     if name in TABLE and TABLE[name].kind is Kind.BOOLEAN:
         return {"1": "true", "0": "false"}.get(value, value)
     return value
