@@ -41,9 +41,9 @@ class Refusal:
 
     def __str__(self) -> str:
         where = ": ".join(part for part in (self.guest, self.slot) if part)
-        what = (
-            f"{self.option}={self.value}: " if self.option and self.value else f"{self.option}: " if self.option else ""
-        )
+        named = f"{self.option}={self.value}" if self.option and self.value else self.option
+        repeated = self.problem.startswith(f"{named} ")  # a parser's words, "size '64GB' could mean …"
+        what = f"{named}: " if named and not repeated else ""
         return f"{where}: {what}{self.problem}; {self.remedy}"
 
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from .drive import make_drive
 from .errors import ParseError, Refusal
 from .options import ALIASES, TABLE
-from .size import parse_size
+from .size import human_size, parse_size
 from .slot import Slot, find_slot, parse_slot
 
 STATES = ("present", "detached", "absent")
@@ -101,7 +101,8 @@ class _Collector:
         self.refusals: list[Refusal] = []
 
     def add(self, slot: str, option: str, value: object, problem: str, remedy: str) -> None:
-        self.refusals.append(Refusal(self.guest, slot, option, "" if value is None else str(value), problem, remedy))
+        text = "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
+        self.refusals.append(Refusal(self.guest, slot, option, text, problem, remedy))
 
     def parse(self, slot: str, option: str, value: object, reader: Callable[[str], object]) -> object:
         """Apply a reader; what it refuses becomes a refusal and ``None``."""
@@ -344,9 +345,9 @@ def _contradicting_kinds(disk: Disk) -> Iterator[_Problem]:
     if disk.cloudinit and not disk.slot.is_firmware and disk.slot.bus == "virtio":
         yield "cloudinit", "true", "virtio can't hold a CD-ROM drive", "use an ide, sata or scsi slot"
     if disk.cloudinit and disk.size:
-        yield "size", str(disk.size), "PVE decides the size of a cloud-init drive", "remove it"
+        yield "size", human_size(disk.size), "PVE decides the size of a cloud-init drive", "remove it"
     if disk.slot.is_firmware and disk.size and disk.state == "present":
-        yield "size", str(disk.size), f"the firmware decides the size of {disk.slot}", "remove it"
+        yield "size", human_size(disk.size), f"the firmware decides the size of {disk.slot}", "remove it"
     if disk.size == 0:
         yield "size", "0", "a disk has a size", "write at least 1K"
 

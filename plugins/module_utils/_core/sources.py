@@ -31,7 +31,7 @@ def target_storage(draft: Draft, disk: Disk, name: str, format_: str | None) -> 
     storages = draft.facts.storages or {}
     storage = storages.get(name)
     if storage is None:
-        known = ", ".join(sorted(other.name for other in storages.values() if "images" in other.content)) or "none"
+        known = ", ".join(sorted(other.name for other in storages.values() if not _storage_problem(other))) or "none"
         draft.refuse(disk.slot, "storage", name, f"{draft.guest.node} has no such storage", f"it can use {known}")
         return None
     problem = _storage_problem(storage)

@@ -26,7 +26,8 @@ if t.TYPE_CHECKING:
     from .client import Client
 
 _ABSENT = re.compile(
-    r"does not exist|[Nn]o such|can't activate LV|unable to parse|[Ff]ailed to find|not found|not a QEMU image"
+    r"does not exist|[Nn]o such|can't activate LV|unable to parse|[Ff]ailed to find|not found|not a QEMU image|"
+    r"failed - no format"  # an image of the content type import
 )
 
 
