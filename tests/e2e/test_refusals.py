@@ -1,0 +1,101 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What can't be done is refused before the first write, in words that a user can act on. The cases are data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from e2e.kit import HERE, Client, client, converge, play, run_playbook, started, token_env
+from lab import Lab
+
+DATA = yaml.safe_load((HERE / "refusals.yml").read_text())
+GOOD = {"vmid": 110, "disks": [{"slot": "scsi0", "cache": "none"}]}
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with started(DATA["seed"]) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def connection(lab: Lab) -> Iterator[Client]:
+    with client(lab) as connection:
+        yield connection
+
+
+def guests_of(case: dict[str, Any]) -> list[dict[str, Any]]:
+    return list(case.get("guests") or [{"vmid": 100, "disks": case["disks"]}])
+
+
+@pytest.mark.parametrize("case", DATA["cases"], ids=lambda case: case["name"])
+def test_refused_in_words_and_nothing_written(case: dict[str, Any], lab: Lab, connection: Client) -> None:
+    lab.requests.clear()
+    outcome = converge(connection, *guests_of(case), **case.get("params", {}))
+    assert outcome.errors == case["errors"]
+    assert lab.writes() == []
+    assert not outcome.changed
+    assert all(guest["failed"] and not guest["actions"] for guest in outcome.guests)
+    assert outcome.failure is not None
+    assert all(error in outcome.failure for error in case["errors"])
+
+
+@pytest.mark.parametrize("case", DATA["cases"], ids=lambda case: case["name"])
+def test_refused_alike_in_check_mode(case: dict[str, Any], connection: Client) -> None:
+    outcome = converge(connection, *guests_of(case), check=True, **case.get("params", {}))
+    assert outcome.errors == case["errors"]
+    assert not outcome.changed
+
+
+def test_case_names_are_unique() -> None:
+    names = [case["name"] for case in DATA["cases"]]
+    assert len(set(names)) == len(names)
+
+
+def test_other_guests_are_converged(lab: Lab) -> None:
+    """All cases that can stand in one run, and one guest without fault: it is changed, the others are not touched."""
+    once = {guests_of(case)[0].get("vmid"): case for case in reversed(DATA["cases"]) if not case.get("params")}
+    cases = [case for vmid, case in once.items() if vmid not in (None, 999)]
+    declared = [guests_of(case)[0] for case in cases]
+    lab.change(110, scsi0="local-lvm:vm-110-disk-0,size=64M")
+    lab.requests.clear()
+    outcome = converge(lab, *declared, GOOD)
+    assert len(declared) > 6
+    assert [guest["failed"] for guest in outcome.guests] == [True] * len(declared) + [False]
+    assert outcome.guest(110)["changed"]
+    assert lab.config(110)["scsi0"] == "local-lvm:vm-110-disk-0,cache=none,size=64M"
+    assert {request.path for request in lab.writes()} == {"/nodes/pve1/qemu/110/config"}
+    failure = outcome.failure or ""
+    assert failure.startswith(f"{len(declared)} of {len(declared) + 1} guests failed; 1 of {len(declared) + 1} guests")
+
+
+def test_through_ansible(lab: Lab) -> None:
+    """The same words, the exit code, and the guests that went well, as a user of Ansible sees them."""
+    names = ("shrinking", "option that the bus does not have", "locked guest", "destroying without consent")
+    cases = [case for case in DATA["cases"] if case["name"] in names]
+    lab.change(110, scsi0="local-lvm:vm-110-disk-0,size=64M")
+    lab.requests.clear()
+    tasks = [
+        {"name": case["name"], "diskwright.proxmox.guest_disks": {"guests": guests_of(case)}, "ignore_errors": True}
+        for case in cases
+    ]
+    tasks.append({"name": "mixed", "diskwright.proxmox.guest_disks": {"guests": [*guests_of(cases[0]), GOOD]}})
+    run = run_playbook(play(tasks), token_env(lab))
+    assert run.code == 2, run.text
+    for case in cases:
+        assert run.task(case["name"]).status == "failed"
+        assert run.task(case["name"]).result["msg"] == "\n".join(case["errors"])
+        assert not run.task(case["name"]).changed
+    mixed = run.task("mixed")
+    assert mixed.status == "failed"
+    assert mixed.changed
+    assert [guest["failed"] for guest in mixed.guests] == [True, False]
+    assert mixed.result["msg"] == "\n".join(
+        ["1 of 2 guests failed; 1 of 2 guests are as declared or could be changed.", *cases[0]["errors"]]
+    )
+    assert {request.path for request in lab.writes()} == {"/nodes/pve1/qemu/110/config"}
