@@ -168,7 +168,6 @@ class Client:
                 try:
                     results[index] = self.get(paths[index])
                 except (AuthenticationError, ConnectionFailedError):
-                    _discard(todo)
                     raise
                 except ApiError as error:
                     results[index] = error
@@ -235,11 +234,6 @@ def _drain(todo: queue.SimpleQueue[int]) -> Iterator[int]:
             yield todo.get_nowait()
         except queue.Empty:
             return
-
-
-def _discard(todo: queue.SimpleQueue[int]) -> None:
-    for _ in _drain(todo):
-        pass
 
 
 def _require_proxmoxer() -> None:

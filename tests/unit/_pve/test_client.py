@@ -15,6 +15,7 @@ from collections import Counter
 import proxmoxer.backends.https
 import pytest
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.errors import DiskwrightError
+from ansible_collections.diskwright.proxmox.plugins.module_utils._pve import transport
 from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.client import (
     ApiError,
     AuthenticationError,
@@ -386,6 +387,23 @@ def test_connections_that_end_after_a_hundred_requests(serve: Serve, connect: Co
     assert max(served.values()) == 100
 
 
+def test_repetition_does_not_meet_the_next_closed_connection(serve: Serve) -> None:
+    """All connections ended while the client was busy elsewhere: one repetition is enough."""
+    together = threading.Barrier(4)
+
+    def handler(request: Request) -> Reply:
+        if request.path.startswith("/x"):
+            together.wait()
+        return Reply(request.path, vanish=request.path.startswith("/x"))
+
+    server = serve(handler)
+    pauses: list[float] = []
+    with Client(Endpoint(HOST, "root@pam", server.port, password="secret"), sleep=pauses.append) as client:
+        client.get_many([path("x", number) for number in range(4)], workers=4)
+        assert client.get("/y") == "/y"
+    assert len(pauses) == 1
+
+
 def test_connections_that_end_with_notice(serve: Serve, connect: Connect) -> None:
     server = serve(lambda request: Reply(request.path, close=True))
     client = connect(server.port)
@@ -422,6 +440,19 @@ def test_answer_that_takes_too_long(serve: Serve, connect: Connect) -> None:
         over.set()
     assert loss.value.lost
     assert len(server.requests) == 1
+
+
+def test_answers_may_take_longer_than_connections(
+    serve: Serve, connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(transport, "_CONNECT_TIMEOUT", 1.0)
+    never = threading.Event()
+
+    def handler(request: Request) -> Reply:
+        never.wait(1.5)
+        return echo(request)
+
+    assert connect(serve(handler).port).post("/x") == "/x"
 
 
 def test_each_write_has_a_fresh_connection(serve: Serve, connect: Connect) -> None:
