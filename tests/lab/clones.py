@@ -243,24 +243,34 @@ def _destroy(call: Call) -> str:
 
 
 def _destroyed(call: Call, guest: Guest, log: TaskLog) -> None:
-    conf, storages = guest.load(), call.storages
+    conf = guest.load()
     if not call.values.get("skiplock") and conf.values.get("lock") != "suspended":
         conf.check_lock()
     if conf.is_template:
-        for _, drive in drives(conf.values, unused=True):
-            if not drive.is_cdrom and not drive.file.startswith("/") and storages.used_by_clones(drive.file):
-                raise ApiError(f"base volume '{drive.file}' is still in use by linked cloned")
+        _needs_no_clones(call, conf)
     for volid in _volumes(conf):
         _remove(call, guest.vmid, volid, log)
     if call.values.get("destroy-unreferenced-disks"):
-        for sid in storages.definitions:
-            if storages.enabled(sid) and "images" in storages.content_types(sid):
-                for row in storages.list(sid, guest.vmid):
-                    storages.free(row.volid, log)
+        _remove_all(call, guest.vmid, log)
     if call.values.get("purge"):
         log(f"purging VM {guest.vmid} from related configurations..")
     call.cluster.access.remove_guest(guest.vmid)
     call.cluster.remove_guest(guest.vmid)
+
+
+def _needs_no_clones(call: Call, conf: Conf) -> None:
+    for _, drive in drives(conf.values, unused=True):
+        if not drive.is_cdrom and not drive.file.startswith("/") and call.storages.used_by_clones(drive.file):
+            raise ApiError(f"base volume '{drive.file}' is still in use by linked cloned")
+
+
+def _remove_all(call: Call, vmid: int, log: TaskLog) -> None:
+    """Every image of the guest on any storage, whether or not the configuration names it."""
+    storages = call.storages
+    for sid in storages.definitions:
+        if storages.enabled(sid) and "images" in storages.content_types(sid):
+            for row in storages.list(sid, vmid):
+                storages.free(row.volid, log)
 
 
 def _volumes(conf: Conf) -> list[str]:

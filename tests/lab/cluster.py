@@ -18,8 +18,9 @@ from fakepve.shapes import FINGERPRINT
 
 from lab.access import Access
 from lab.api import ApiError, Call, Route, bad
+from lab.clock import Clock, GuestLock
 from lab.drives import bootdisk_size
-from lab.faults import Clock, Faults, GuestLock
+from lab.faults import Faults
 from lab.guest import Guest
 from lab.storages import Storages
 from lab.tasks import Tasks

@@ -24,6 +24,7 @@ from lab.drives import UNUSED, Drive, boot_order, default_boot, is_drive, parse_
 from lab.guest import Conf, Guest, render
 from lab.networks import with_mac
 from lab.schema import option_schema
+from lab.storages import StorageError
 
 CONFIG = "/nodes/{node}/qemu/{vmid}/config"
 RIGHTS = {
@@ -342,7 +343,7 @@ def _post(call: Call) -> str | None:
     if not delay:
         return upid
     task = call.cluster.tasks.get(call.node, upid)
-    if not task.done.wait(max(float(delay) * call.cluster.clock.scale, 0.05)):
+    if not call.cluster.tasks.ends_within(task, float(delay)):
         return upid
     if task.exit != "OK" and not str(task.exit).startswith("WARNINGS"):
         raise ApiError(f"failed to update VM {update.vmid}: {task.exit}")
@@ -398,11 +399,10 @@ def _created(call: Call, vmid: int, values: dict[str, str], log: TaskLog) -> Non
                           call.values.get("import-working-storage"))
             try:
                 values.update(maker.make(values))
-            except Exception as error:
-                message = getattr(error, "message", str(error))
-                raise ApiError(f"unable to create VM {vmid} - {message}") from error
+            except (ApiError, StorageError) as error:
+                raise ApiError(f"unable to create VM {vmid} - {error.message}") from error
             guest.store(render(Conf(_complete(values, log))))
-    except Exception:
+    except ApiError:
         cluster.remove_guest(vmid)
         raise
     if pool := call.values.get("pool"):

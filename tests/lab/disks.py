@@ -66,9 +66,9 @@ def check_syntax(call: Call, values: dict[str, str]) -> None:
         if "import-from" in drive.options:
             _check_import(drive)
         _adopt_path(drive)
-        if managed(drive.file) and not NEW_DISK.fullmatch(drive.file) and volname(drive.file) != "cloudinit":
-            if call.storages.parse_volname(drive.file).vtype == "iso" and not drive.is_cdrom:
-                raise bad(**{slot: "explicit 'media=cdrom' is required for iso images"})
+        existing = managed(drive.file) and not NEW_DISK.fullmatch(drive.file) and volname(drive.file) != "cloudinit"
+        if existing and call.storages.parse_volname(drive.file).vtype == "iso" and not drive.is_cdrom:
+            raise bad(**{slot: "explicit 'media=cdrom' is required for iso images"})
         values[slot] = str(drive)
 
 
@@ -341,14 +341,10 @@ class Copy:
 def clone_disk(copy: Copy, made: list[str]) -> Drive:
     """A full copy of a drive; its volume is added to `made` as soon as it exists."""
     drive, storages, log = copy.drive, copy.storages, copy.log
-    if drive.slot and drive.slot != copy.slot:
-        for slot, what in (("efidisk0", "EFI disk requires EFI disk"), ("tpmstate0", "TPM state requires TPM state")):
-            if slot in (drive.slot, copy.slot):
-                raise ApiError(f"cloning from/to {what}")
+    _same_kind(drive.slot, copy.slot)
     log(f"create full clone of drive {drive.slot + ' ' if drive.slot else ''}({drive.file})")
     sid = copy.storage or storages.parse_volid(drive.file)[0]
-    source_format = checked(storages, drive.file).format
-    fmt = storages.usable_format(sid, copy.format or source_format)
+    fmt = storages.usable_format(sid, copy.format or checked(storages, drive.file).format)
     if copy.format and copy.format != fmt:
         log(f"format '{copy.format}' is not supported by the target storage '{sid}' - using '{fmt}' instead")
     name = None
@@ -359,19 +355,31 @@ def clone_disk(copy: Copy, made: list[str]) -> Drive:
     made.append(volid)
     log(f"allocated target volume '{volid}'")
     if not drive.is_cloudinit:
-        if copy.mirror:
-            copy.mirror(drive.slot)
-        if copy.limit:
-            copy.limit(size)
-        if drive.slot == "efidisk0":
-            _copy_firmware(storages, drive.file, volid, size)
-        else:
-            storages.copy(drive.file, volid, (lambda _: None) if copy.mirror else log, copy.snapshot)
+        _copy_data(copy, volid, size)
     new = drive.copy(file=volid)
     new.options.pop("format", None)
     if not UNUSED.fullmatch(drive.slot):
         new.size = storages.info(volid).size
     return new
+
+
+def _same_kind(source: str, target: str) -> None:
+    if source and source != target:
+        for slot, what in (("efidisk0", "EFI disk requires EFI disk"), ("tpmstate0", "TPM state requires TPM state")):
+            if slot in (source, target):
+                raise ApiError(f"cloning from/to {what}")
+
+
+def _copy_data(copy: Copy, target: str, size: int) -> None:
+    drive, storages = copy.drive, copy.storages
+    if copy.mirror:
+        copy.mirror(drive.slot)
+    if copy.limit:
+        copy.limit(size)
+    if drive.slot == "efidisk0":
+        _copy_firmware(storages, drive.file, target, size)
+    else:
+        storages.copy(drive.file, target, (lambda _: None) if copy.mirror else copy.log, copy.snapshot)
 
 
 def _copy_firmware(storages: Storages, source: str, target: str, size: int) -> None:

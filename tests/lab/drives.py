@@ -89,7 +89,7 @@ def format_size(size: int) -> str:
     return f"{size}T"
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _schema(slot: str) -> dict[str, Any]:
     """The options of a slot with their schemas."""
     if UNUSED.fullmatch(slot):
@@ -128,9 +128,9 @@ def _parsed(slot: str, text: str) -> tuple[str, int | None, tuple[tuple[str, str
         return None
     if any(_set(values, key) and _set(values, other) for key, other in _EXCLUDES):
         return None
-    if values.get("media") == "cdrom":
-        if _set(values, "snapshot") or _set(values, "format") or slot.startswith("virtio"):
-            return None
+    if values.get("media") == "cdrom" and (
+            _set(values, "snapshot") or _set(values, "format") or slot.startswith("virtio")):
+        return None
     size = values.pop("size", None)
     number = parse_size(size) if size is not None else None
     if size is not None and number is None:

@@ -48,9 +48,8 @@ def register_unused(call: Call, guest: Guest, conf: Conf, drive: Drive, log: Tas
             call.storages.free(drive.file, log)
         except StorageError as error:
             log(error.message)
-    elif not drive.is_cdrom and ":" in drive.file and not drive.file.startswith("/"):
-        if owns(call.storages, guest.vmid, drive.file, log):
-            conf.add_unused(drive.file)
+    elif not drive.is_cdrom and ":" in drive.file and owns(call.storages, guest.vmid, drive.file, log):
+        conf.add_unused(drive.file)
 
 
 @dataclass

@@ -32,8 +32,8 @@ from lab import images
 from lab.service import Lab
 
 FOLDER = Path(__file__).parent / "transcripts"
-DISK_KEY = re.compile(r"(ide|sata|scsi|virtio|unused)\d+|efidisk0|tpmstate0|boot|bootdisk|scsihw|lock|template|vmstate"
-                      r"|parent")
+DISK_KEY = re.compile(r"(ide|sata|scsi|virtio|unused)\d+|efidisk0|tpmstate0|boot|bootdisk|scsihw|lock|template"
+                      r"|vmstate|parent")
 VARYING = frozenset("""cpu mem memhost uptime netin netout diskread diskwrite pid pstart starttime endtime ctime used
 avail total used_fraction snaptime freemem balloon balloon_min maxcpu""".split())
 SAMPLES = ("so.vmdk", "img.qcow2", "disk.raw", "test.vmdk", "test.ova", "tinylinux.qcow2")
@@ -41,8 +41,8 @@ TOKENS = {"root-token": "root@pam!test", "admin-token": "ansible@pve!test", "lim
           "noaccess-token": "nobody@pve!test", "privsep-token": "ansible@pve!sep"}
 RECORDED_WEB = "127.0.0.1:18999"
 """Where the recordings' downloads came from."""
-LOOSE = re.compile(r"^  |transferred .* of |[Ll]ogical volume|^INFO: |swtpm|volume group|mirroring|^LVM|\bkvm: |^mirror-"
-                   r"|^--20\d\d-|^Connecting to |^HTTP request|^Length: |^Saving to|^20\d\d-\d\d-|^tar: "
+LOOSE = re.compile(r"^  |transferred .* of |[Ll]ogical volume|^INFO: |swtpm|volume group|mirroring|^LVM|\bkvm: "
+                   r"|^mirror-|^--20\d\d-|^Connecting to |^HTTP request|^Length: |^Saving to|^20\d\d-\d\d-|^tar: "
                    r"|^trying to acquire .*lock|^ OK$|^Use of uninitialized")
 LVM_TEXT = re.compile(r"Failed to find logical volume|lvremove |lvcreate |lvextend ")
 TEXTS = [(re.compile(pattern), new) for pattern, new in [
@@ -143,13 +143,15 @@ def differences(real: dict[str, Json], own: dict[str, Json], random: bool) -> li
     parts: list[tuple[str, Json, Json]] = []
     if random:
         parts.append(("status", real["status"], own["status"]))
-        parts.append(("task", *((step.get("task") or {}).get("exitstatus") for step in (real, own))))
+        ends = [(step.get("task") or {}).get("exitstatus") for step in (real, own)]
+        parts.append(("task", ends[0], ends[1]))
     else:
         parts += [(part, tidy(real.get(part)), tidy(own.get(part))) for part in PARTS]
         parts.append(("task", tidy_task(real.get("task")), tidy_task(own.get("task"))))
     for part, expected, got in parts:
         if expected != got and not (cut and _alike_but_lvm(expected, got, cut)):
-            found.append(f"{part}: PVE {json.dumps(expected, sort_keys=True)}\n      lab {json.dumps(got, sort_keys=True)}")
+            texts = [json.dumps(value, sort_keys=True) for value in (expected, got)]
+            found.append(f"{part}: PVE {texts[0]}\n      lab {texts[1]}")
     return found
 
 
@@ -316,7 +318,7 @@ class Player:
         identity = self._identity("root-ticket" if who == "root-ticket-nocsrf" else who)
         status, reason, body = self._send(step["method"], self._fill(path), params, identity,
                                           who != "root-ticket-nocsrf", step.get("upload"))
-        data = body.get("data") if isinstance(body, dict) else None
+        data: Json = body.get("data") if isinstance(body, dict) else None
         if step.get("capture_token") and status == 200:
             header = f"PVEAPIToken={data['full-tokenid']}={data['value']}"
             self._made[step["capture_token"]] = Identity({"Authorization": header})

@@ -63,7 +63,7 @@ fake._property_string = property_string
 _perl_patterns(load().paths)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def option_schema(key: str) -> dict[str, Any] | None:
     """The schema of a configuration option, or None when PVE has no such option."""
     extra = {"parent": "string", "vmstate": "string", "snaptime": "integer", "runningmachine": "string",

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aiohttp import web
+from aiohttp import BodyPartReader, web
 from fakepve import FakePve, PveError
 
 from lab import schema as pve_schema
@@ -273,7 +273,7 @@ class LabServer(FakePve):
         folder = self.cluster.root / "tmp"
         folder.mkdir(parents=True, exist_ok=True)
         reader = await request.multipart()
-        while (part := await reader.next()) is not None:
+        while isinstance(part := await reader.next(), BodyPartReader):
             name = str(part.name)
             call.fields.append(name)
             if part.filename is None:

@@ -9,6 +9,7 @@ import json
 import threading
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from fakepve.certs import make_cert
 
@@ -51,11 +52,11 @@ class Lab:
     def _kept(self) -> Path:
         return self.state / "seed.json"
 
-    def _seed(self, seed: seeds.Seed | Path | str | None) -> dict[str, object]:
+    def _seed(self, seed: seeds.Seed | Path | str | None) -> dict[str, Any]:
         self._new = not self._kept.exists()
         if self._new:
             return seeds.read(seed)
-        kept: dict[str, object] = json.loads(self._kept.read_text())
+        kept: dict[str, Any] = json.loads(self._kept.read_text())
         return kept
 
     # ---- life

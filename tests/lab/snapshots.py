@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 from lab.api import ApiError, Call, Route, TaskLog
@@ -185,15 +187,15 @@ def _deleted(call: Call, name: str, log: TaskLog) -> None:
         guest.write(conf)
     gone: list[str] = []
     if "vmstate" in values:
-        _forced(force, log, lambda: call.storages.free(values["vmstate"], log))
+        _forced(force, log, functools.partial(call.storages.free, values["vmstate"], log))
     for _, drive in _disks(values):
-        _forced(force, log, lambda volid=drive.file: call.storages.snapshot_delete(volid, name, log))  # type: ignore[misc]
+        _forced(force, log, functools.partial(call.storages.snapshot_delete, drive.file, name, log))
         gone.append(drive.file)
     with call.cluster.lock(guest.vmid):
         _forget(guest, name, gone)
 
 
-def _forced(force: bool, log: TaskLog, work: Any) -> None:
+def _forced(force: bool, log: TaskLog, work: Callable[[], None]) -> None:
     try:
         work()
     except StorageError as error:

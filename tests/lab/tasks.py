@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import itertools
 import re
+import sys
 import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from lab.api import ApiError, Call, Route, TaskLog, Work, bad, exit_status
+from lab.clock import Naps
 from lab.storages import StorageError
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ class Task:
     kind: str
     identity: str
     user: str
+    naps: Naps
     log: TaskLog = field(default_factory=TaskLog)
     end: int | None = None
     exit: str | None = None
@@ -62,28 +65,27 @@ class Tasks:
         self._cluster.faults.worker(kind)
         pid, start = next(self._pids), int(time.time())
         upid = f"UPID:{node}:{pid:08X}:{pid * 7:08X}:{start:08X}:{kind}:{identity}:{user}:"
-        task = Task(upid, node, pid, start, kind, identity, user)
+        task = Task(upid, node, pid, start, kind, identity, user, self._cluster.clock.naps())
         with self._lock:
             self._tasks[upid] = task
         threading.Thread(target=self._run, args=(task, work), name=f"{kind} {identity}", daemon=True).start()
         return upid
 
     def _run(self, task: Task, work: Work) -> None:
-        ended = "OK"
+        ended = "lab: a mistake of its own"
         try:
-            with self._cluster.faults.task(task.kind):
+            with self._cluster.clock.watched(task.naps), self._cluster.faults.task(task.kind):
                 work(task.log)
+            ended = f"WARNINGS: {task.log.warnings}" if task.log.warnings else "OK"
         except (ApiError, StorageError) as error:
             ended = exit_status(error)
-        except Exception as error:  # noqa: BLE001 - the task must end; the text shows the lab's own fault
-            ended = f"lab: {type(error).__name__}: {error}"
-            self._cluster.crash(error)
-        if ended == "OK" and task.log.warnings:
-            ended = f"WARNINGS: {task.log.warnings}"
-        task.log(f"TASK {ended}" if ended == "OK" or task.log.warnings and ended.startswith("WARNINGS")
-                 else f"TASK ERROR: {ended}")
-        task.exit, task.end = ended, int(time.time())
-        task.done.set()
+        finally:
+            if mistake := sys.exception():
+                self._cluster.crash(mistake)
+            worked = ended == "OK" or ended.startswith("WARNINGS: ")
+            task.log(f"TASK {ended}" if worked else f"TASK ERROR: {ended}")
+            task.exit, task.end = ended, int(time.time())
+            task.done.set()
 
     def get(self, node: str, upid: str) -> Task:
         """The task of a UPID, or PVE's 500."""
@@ -103,6 +105,13 @@ class Tasks:
         if not task.done.wait(seconds):
             raise TimeoutError(f"{upid} still runs after {seconds} s")
         return str(task.exit)
+
+    def ends_within(self, task: Task, seconds: float) -> bool:
+        """Waits for the end of a task as long as it does not sleep for so many PVE seconds."""
+        while not task.done.wait(0.01):
+            if task.naps.elapsed >= seconds:
+                return False
+        return True
 
     def settle(self, seconds: float = 60) -> None:
         """Waits until no task runs."""

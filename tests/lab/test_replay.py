@@ -42,9 +42,10 @@ def test_alike(name: str, tmp_path: Path, record_property: Callable[[str, object
         found = [] if number in left_out else replay.differences(real, own, bool(recording.get("random")))
         if found:
             request = real["request"]
-            different.append(f"step {number}: {request['method']} {request['path']} {json.dumps(request['params'])}\n   "
-                             + "\n   ".join(found))
-    record_property("lab_steps", [len(expected), len(expected) - len(left_out) - len(different), list(left_out.values())])
+            asked = f"{request['method']} {request['path']} {json.dumps(request['params'])}"
+            different.append("\n   ".join([f"step {number}: {asked}", *found]))
+    alike = len(expected) - len(left_out) - len(different)
+    record_property("lab_steps", [len(expected), alike, list(left_out.values())])
     assert not different, "\n".join(["", *different])
 
 
