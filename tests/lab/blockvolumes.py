@@ -7,6 +7,7 @@ After pve-storage 9.1.7: ZFSPoolPlugin.pm, RBDPlugin.pm. LVM is in `lab.lvm`.
 
 from __future__ import annotations
 
+import os
 import re
 from abc import abstractmethod
 from collections.abc import Iterator
@@ -89,7 +90,30 @@ class BlockStorage(Backend):
         return f"{self.mark} error: {name}: already exists"
 
     def make(self, place: Place, name: Volname, size: int, log: Log) -> None:
+        """Makes the volume of `alloc`."""
+        self.check_room(name, self.rounded(size))
         images.sparse(place.file, self.rounded(size))
+
+    def is_thick(self) -> bool:
+        """Whether a volume takes its whole size from the start."""
+        return False
+
+    def check_room(self, name: Volname, needed: int, growing: bool = False) -> None:
+        """Refuses what does not fit, where the storage is thick and the definition says `total`."""
+        if not self.is_thick() or "total" not in self.config:
+            return
+        left = int(self.config["total"]) - self.occupied()
+        if needed > left:
+            raise StorageError(self.no_room(name, needed, left, growing))
+
+    def no_room(self, name: Volname, needed: int, left: int, growing: bool) -> str:
+        """What PVE says when a volume, or what it is to grow by, does not fit."""
+        return f"{self.mark} error: out of space"
+
+    def occupied(self) -> int:
+        if not self.is_thick():
+            return super().occupied()
+        return sum(self.rounded((self.folder / file).stat().st_size) for file in self.names(0))
 
     def free(self, name: Volname, log: Log) -> None:
         file = self.place(name).file
@@ -104,8 +128,9 @@ class BlockStorage(Backend):
         """Tells the log, where the tool below does."""
 
     def resize(self, name: Volname, size: int, log: Log) -> None:
-        with self.place(name).file.open("r+b") as file:
-            file.truncate(self.rounded(size))
+        path = self.place(name).file
+        self.check_room(name, self.rounded(size) - path.stat().st_size, growing=True)
+        os.truncate(path, self.rounded(size))
 
     def row(self, name: Volname) -> VolumeInfo:
         stat = self.place(name).file.stat()
@@ -206,6 +231,15 @@ class ZfsStorage(BlockStorage):
         "copy": {"base": RAW, "current": RAW},
         "replicate": {"base": RAW, "current": RAW},
     }
+
+    def is_thick(self) -> bool:
+        return not self.config.get("sparse")
+
+    def no_room(self, name: Volname, needed: int, left: int, growing: bool) -> str:
+        path = f"{self.config['pool']}/{name.name}"
+        if growing:
+            return f"zfs error: cannot set property for '{path}': size is greater than available space"
+        return f"zfs error: cannot create '{path}': out of space"
 
     def device(self, name: str) -> str:
         return f"/dev/zvol/{self.config['pool']}/{name}"

@@ -231,12 +231,10 @@ def _delete(call: Call) -> str | None:
         log(f"Removed volume '{volid}'")
 
     upid = call.task("imgdel", f"{name.owner}@{name.storage}" if name.owner else name.storage, work)
-    if not call.values.get("delay"):
+    delay = float(call.values.get("delay", 0))
+    if not delay or call.cluster.faults.task_seconds.get("imgdel", 0) >= delay:
         return upid
-    try:
-        ended = call.cluster.tasks.wait(upid, float(call.values["delay"]))
-    except TimeoutError:
-        return upid
+    ended = call.cluster.tasks.wait(upid)
     if ended != "OK":
         raise ApiError(ended)
     return None

@@ -111,6 +111,18 @@ class LvmStorage(ThinStorage):
                                f"at {PERL}/LVMPlugin.pm line 700.")
         return name
 
+    def is_thick(self) -> bool:
+        return True
+
+    def no_room(self, name: Volname, needed: int, left: int, growing: bool) -> str:
+        wanted, free = round_up(needed, self.unit) // self.unit, left // self.unit
+        if growing:
+            return (f"error resizing volume '{self.place(name).shown}':   Insufficient free space: {wanted} extents "
+                    f"needed, but only {free} available")
+        volume_group = self.config["vgname"]
+        return (f"lvcreate '{volume_group}/{name.name}' error:   Volume group \"{volume_group}\" has insufficient "
+                f"free space ({free} extents): {wanted} required.")
+
     def parse(self, volname: str) -> Volname:
         name = super().parse(volname)
         return replace(name, format="qcow2") if volname.endswith(".qcow2") else name
@@ -161,6 +173,7 @@ class ChainLvmStorage(Chain, LvmStorage):
         if name.format == "raw":
             super().make(place, name, size, log)
             return
+        self.check_room(name, size)
         log(f'  Logical volume "{name.name}" created.')
         images.create(place, "qcow2", round_up(size, KIB), log)
 

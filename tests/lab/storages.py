@@ -51,7 +51,7 @@ KINDS = {
 }
 FILE_TYPES = frozenset({"dir", "nfs", "cifs", "btrfs"})
 OWN_KEYS = frozenset({"total", "offline"})
-"""Keys of a definition that the lab adds to storage.cfg's: bytes in all, and whether the storage is unreachable."""
+"""What the lab adds to storage.cfg's keys: `total` bytes (no thick volume goes beyond), `offline` (unreachable)."""
 
 VOLID = re.compile(r"^([a-z][a-z0-9\-_.]*[a-z0-9]):(.+)$", re.I)
 

@@ -51,6 +51,10 @@ def log() -> list[str]:
     return []
 
 
+def quiet(line: str) -> None:
+    """A log that nobody reads."""
+
+
 def qemu_info(file: Path, fmt: str) -> dict[str, Any]:
     done = subprocess.run(["qemu-img", "info", "-f", fmt, "--output=json", str(file)], capture_output=True, check=True)
     info: dict[str, Any] = json.loads(done.stdout)
@@ -73,7 +77,7 @@ def got(storages: Storages, volid: str, snap: str | None = None) -> str:
 
 
 def filled(storages: Storages, sid: str, fmt: str, text: str = "data", vmid: int = 100) -> str:
-    volid = storages.alloc(sid, vmid, fmt, None, SIZE, [].append)
+    volid = storages.alloc(sid, vmid, fmt, None, SIZE, quiet)
     put(storages, volid, text)
     return volid
 
@@ -105,13 +109,13 @@ def test_a_new_volume_is_a_real_image(storages: Storages, log: list[str], sid: s
     ("local", MIB + 1, MIB + KIB), ("btrfs", MIB + 1, MIB + KIB), ("local-lvm", MIB, 4 * MIB),
     ("thick", 4 * MIB + 1, 8 * MIB), ("tank", MIB + 1, 2 * MIB), ("ceph", 5 * KIB, MIB), ("local-lvm", 0, 0)])
 def test_sizes_are_rounded_as_the_storage_does(storages: Storages, sid: str, size: int, real: int) -> None:
-    volid = storages.alloc(sid, 100, "raw", None, size, [].append)
+    volid = storages.alloc(sid, 100, "raw", None, size, quiet)
     assert storages.info(volid).size == real == storages.file(volid).stat().st_size
 
 
 def test_a_big_disk_takes_no_room(storages: Storages) -> None:
     for sid, fmt in EVERY:
-        volid = storages.alloc(sid, 100, fmt, None, 1024 * GIB, [].append)
+        volid = storages.alloc(sid, 100, fmt, None, 1024 * GIB, quiet)
         assert storages.info(volid).size == 1024 * GIB
         assert storages.file(volid).stat().st_blocks * 512 < MIB
 
@@ -151,16 +155,16 @@ def test_log_lines_have_the_paths_of_a_node(storages: Storages, log: list[str]) 
 
 def test_disk_numbers(storages: Storages) -> None:
     def new(sid: str, fmt: str) -> str:
-        return storages.alloc(sid, 100, fmt, None, MIB, [].append).partition(":")[2]
+        return storages.alloc(sid, 100, fmt, None, MIB, quiet).partition(":")[2]
 
     assert [new("local", "raw"), new("local", "qcow2"), new("local", "vmdk")] == [
         "100/vm-100-disk-0.raw", "100/vm-100-disk-1.qcow2", "100/vm-100-disk-2.vmdk"]
     assert [new("nas", "raw"), new("nas", "qcow2")] == ["100/vm-100-disk-0.raw", "100/vm-100-disk-0.qcow2"]
     assert [new("thickchain", "qcow2"), new("thickchain", "raw"), new("thickchain", "qcow2")] == [
         "vm-100-disk-0.qcow2", "vm-100-disk-1", "vm-100-disk-1.qcow2"]
-    storages.free("local:100/vm-100-disk-1.qcow2", [].append)
+    storages.free("local:100/vm-100-disk-1.qcow2", quiet)
     assert new("local", "raw") == "100/vm-100-disk-1.raw"
-    storages.alloc("local-lvm", 1000, "raw", None, MIB, [].append)
+    storages.alloc("local-lvm", 1000, "raw", None, MIB, quiet)
     assert new("local-lvm", "raw") == "vm-100-disk-0"
 
 
@@ -206,7 +210,25 @@ def test_volumes_that_are_not_there(storages: Storages, volid: str, text: str) -
     ("local-lvm", "raw", "vm-101-disk-0", "illegal name 'vm-101-disk-0' - should be 'vm-100-*'"),
 ])
 def test_what_a_storage_cannot_make(storages: Storages, sid: str, fmt: str, name: str | None, text: str) -> None:
-    assert refusal(storages.alloc, sid, 100, fmt, name, MIB, [].append) == text
+    assert refusal(storages.alloc, sid, 100, fmt, name, MIB, quiet) == text
+
+
+def test_a_full_storage(tmp_path: Path, log: list[str]) -> None:
+    small = {sid: {**DEFINITIONS[sid], "total": 16 * MIB} for sid in ("thick", "local-lvm", "tank")}
+    storages = Storages(tmp_path, small, "pve1")
+    thick = storages.alloc("thick", 100, "raw", None, 8 * MIB, log.append)
+    assert refusal(storages.alloc, "thick", 100, "raw", None, 12 * MIB, log.append) == (
+        "lvcreate 'vgthick/vm-100-disk-1' error:   Volume group \"vgthick\" has insufficient free space (2 extents): "
+        "3 required.")
+    assert refusal(storages.resize, thick, 20 * MIB, log.append) == (
+        "error resizing volume '/dev/vgthick/vm-100-disk-0':   Insufficient free space: 3 extents needed, but only 2 "
+        "available")
+    assert storages.space("thick") == (16 * MIB, 8 * MIB, 8 * MIB)
+    assert [row.size for row in storages.list("thick")] == [8 * MIB]
+    assert refusal(storages.alloc, "tank", 100, "raw", None, 17 * MIB, log.append) == (
+        "zfs error: cannot create 'tank/vm-100-disk-0': out of space")
+    thin = storages.alloc("local-lvm", 100, "raw", None, GIB, log.append)
+    assert storages.info(thin).size == GIB
 
 
 # ---- snapshots
@@ -214,7 +236,7 @@ def test_what_a_storage_cannot_make(storages: Storages, sid: str, fmt: str, name
 
 @pytest.mark.parametrize(("sid", "fmt"), EVERY)
 def test_features(storages: Storages, sid: str, fmt: str) -> None:
-    volid = storages.alloc(sid, 100, fmt, None, MIB, [].append)
+    volid = storages.alloc(sid, 100, fmt, None, MIB, quiet)
     assert storages.has_feature("snapshot", volid) is ((sid, fmt) in WITH_SNAPSHOTS)
     assert storages.has_feature("template", volid) is ((sid, fmt) in WITH_TEMPLATES)
     assert storages.has_feature("copy", volid)
@@ -247,24 +269,24 @@ def test_deleting_snapshots_keeps_the_newest_data(storages: Storages, sid: str, 
                                                   order: tuple[str, ...]) -> None:
     volid = filled(storages, sid, fmt, "zero")
     for snap in ("s1", "s2", "s3"):
-        storages.snapshot(volid, snap, [].append)
+        storages.snapshot(volid, snap, quiet)
         put(storages, volid, f"after {snap}")
-    storages.resize(volid, 2 * SIZE, [].append)
+    storages.resize(volid, 2 * SIZE, quiet)
     for snap in order:
-        storages.snapshot_delete(volid, snap, [].append)
+        storages.snapshot_delete(volid, snap, quiet)
         assert got(storages, volid) == "after s3"
         assert storages.info(volid).size == 2 * SIZE
     assert storages.snapshots(volid) == []
-    storages.free(volid, [].append)
+    storages.free(volid, quiet)
     assert not [path for path in storages.backend(sid).folder.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize(("sid", "fmt"), WITH_SNAPSHOTS)
 def test_a_volume_goes_with_its_snapshots(storages: Storages, sid: str, fmt: str) -> None:
     volid = filled(storages, sid, fmt)
-    storages.snapshot(volid, "s1", [].append)
-    storages.snapshot(volid, "s2", [].append)
-    storages.free(volid, [].append)
+    storages.snapshot(volid, "s1", quiet)
+    storages.snapshot(volid, "s2", quiet)
+    storages.free(volid, quiet)
     assert storages.list(sid) == []
     assert not [path for path in storages.backend(sid).folder.rglob("*") if path.is_file()]
 
@@ -304,7 +326,7 @@ def test_linked_clones_read_their_base_and_write_their_own(storages: Storages, l
 def test_names_of_linked_clones(storages: Storages) -> None:
     names = {}
     for sid, fmt in WITH_TEMPLATES:
-        names[sid, fmt] = storages.clone(storages.create_base(filled(storages, sid, fmt)), 101, [].append)
+        names[sid, fmt] = storages.clone(storages.create_base(filled(storages, sid, fmt)), 101, quiet)
     assert names["local", "qcow2"] == "local:100/base-100-disk-1.qcow2/101/vm-101-disk-1.qcow2"
     assert names["local", "raw"] == "local:100/base-100-disk-0.raw/101/vm-101-disk-0.qcow2"
     assert names["local-lvm", "raw"] == "local-lvm:vm-101-disk-0"
@@ -325,18 +347,18 @@ def test_a_copy_has_the_guests_data(storages: Storages, log: list[str], sid: str
 @pytest.mark.parametrize(("sid", "fmt"), WITH_SNAPSHOTS)
 def test_a_copy_of_a_snapshot(storages: Storages, sid: str, fmt: str) -> None:
     volid = filled(storages, sid, fmt, "then")
-    storages.snapshot(volid, "s1", [].append)
+    storages.snapshot(volid, "s1", quiet)
     put(storages, volid, "now")
-    assert got(storages, storages.convert(volid, "fast", 200, "raw", [].append, snap="s1")) == "then"
-    assert got(storages, storages.convert(volid, "fast", 200, "raw", [].append)) == "now"
+    assert got(storages, storages.convert(volid, "fast", 200, "raw", quiet, snap="s1")) == "then"
+    assert got(storages, storages.convert(volid, "fast", 200, "raw", quiet)) == "now"
 
 
 @pytest.mark.parametrize(("sid", "fmt"), [("thick", "raw"), ("local", "qcow2")])
 @pytest.mark.parametrize("to", ["raw", "qcow2"])
 def test_a_smaller_target_gets_the_beginning(storages: Storages, sid: str, fmt: str, to: str) -> None:
     volid = filled(storages, sid, fmt)
-    target = storages.alloc("fast", 200, to, None, 2 * MIB, [].append)
-    storages.copy(volid, target, [].append)
+    target = storages.alloc("fast", 200, to, None, 2 * MIB, quiet)
+    storages.copy(volid, target, quiet)
     assert storages.info(target).size == 2 * MIB
     assert got(storages, target) == "data"
 
@@ -348,7 +370,7 @@ def test_a_format_that_the_target_lacks_becomes_its_default(storages: Storages) 
 
 
 def test_another_guest_gets_the_next_number(storages: Storages) -> None:
-    storages.alloc("local", 101, "raw", None, MIB, [].append)
+    storages.alloc("local", 101, "raw", None, MIB, quiet)
     volid = filled(storages, "local", "qcow2")
     moved = storages.rename(volid, 101)
     assert moved == "local:101/vm-101-disk-1.qcow2"
@@ -408,14 +430,14 @@ def test_imports_bring_the_data(imports: Storages, log: list[str], source: str, 
     ("/var/lib/vz/import/../../../../etc/passwd", "can't find file '/var/lib/vz/import/../../../../etc/passwd'"),
 ])
 def test_sources_that_are_not_there(imports: Storages, source: str, text: str) -> None:
-    with pytest.raises(StorageError) as caught, imports.import_source(source, "local", 100, [].append):
+    with pytest.raises(StorageError) as caught, imports.import_source(source, "local", 100, quiet):
         pass
     assert caught.value.message == text
 
 
 def test_a_missing_member_of_an_ova(imports: Storages) -> None:
     source = "local:import/test.ova/nosuch.vmdk"
-    with pytest.raises(StorageError) as caught, imports.import_source(source, "local", 100, [].append):
+    with pytest.raises(StorageError) as caught, imports.import_source(source, "local", 100, quiet):
         pass
     assert caught.value.message.startswith("error during extraction: command 'tar -x --force-local --no-same-owner "
                                            "-C /var/lib/vz/images/100/tmp_")
@@ -434,6 +456,6 @@ def test_images_that_are_not_trusted(imports: Storages, name: str, options: list
     file = imports.file(f"local:import/{name}")
     subprocess.run(["qemu-img", "create", *options, name, "5G"], cwd=file.parent, check=True, capture_output=True)
     with (pytest.raises(StorageError) as caught,
-          imports.import_source(f"local:import/{name}", "local", 100, [].append)):
+          imports.import_source(f"local:import/{name}", "local", 100, quiet)):
         pass
     assert caught.value.message == text
