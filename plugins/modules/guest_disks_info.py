@@ -65,7 +65,9 @@ EXAMPLES = r"""
   ansible.builtin.debug:
     msg: "{{ item.name }}: {{ cached | map(attribute='key') | join(', ') }}"
   vars:
-    cached: "{{ item.drives | dict2items | selectattr('value.options.cache', 'eq', 'writeback') }}"
+    cached: >-
+      {{ item.drives | dict2items | selectattr('value.options.cache', 'defined')
+         | selectattr('value.options.cache', 'eq', 'writeback') }}
   loop: "{{ cluster.guests | selectattr('drives', 'defined') }}"
   loop_control:
     label: "{{ item.name }}"
