@@ -65,14 +65,15 @@ def linters(session: nox.Session) -> Path:
 
 def run_sanity(session: nox.Session, bin_folder: Path, *arguments: str) -> None:
     """ansible-test sanity on what the artifact will hold, with the ansible-core of `bin_folder`."""
-    tree = checkout.stage(CACHE / "sanity" / bin_folder.parent.name)
-    ansible_test_home.prepare(CACHE / "home", bin_folder)
-    # ansible-test keeps a virtual environment for each of its tests in HOME.
-    env = environment(bin_folder, pythons.folder(CACHE / "pythons")) | {"HOME": str(CACHE / "home")}
-    del env["PYTHONPATH"], env["ANSIBLE_COLLECTIONS_PATH"]
-    with session.chdir(tree):
-        ansible_test = (str(bin_folder / "python"), str(bin_folder / "ansible-test"))
-        session.run(*ansible_test, "sanity", "--color", "no", *arguments, env=env)
+    with checkout.alone("sanity"):
+        tree = checkout.stage(CACHE / "sanity" / bin_folder.parent.name)
+        ansible_test_home.prepare(CACHE / "home", bin_folder)
+        # ansible-test keeps a virtual environment for each of its tests in HOME.
+        env = environment(bin_folder, pythons.folder(CACHE / "pythons")) | {"HOME": str(CACHE / "home")}
+        del env["PYTHONPATH"], env["ANSIBLE_COLLECTIONS_PATH"]
+        with session.chdir(tree):
+            ansible_test = (str(bin_folder / "python"), str(bin_folder / "ansible-test"))
+            session.run(*ansible_test, "sanity", "--color", "no", *arguments, env=env)
 
 
 @here
@@ -133,46 +134,49 @@ def core(session: nox.Session, release: str) -> None:
 @here(default=False)
 def lint(session: nox.Session) -> None:
     """The linters of YAML, documentation, changelog and licences."""
-    bin_folder = linters(session)
-    env = environment(bin_folder) | {"HOME": str(CACHE / "home")}
-    tree = checkout.stage(CACHE / "lint")
-    session.run(str(bin_folder / "yamllint"), "--strict", ".", env=env)
-    session.run(str(bin_folder / "reuse"), "lint", "--lines", env=env)
-    session.run(str(bin_folder / "ansible-lint"), "--offline", env=env)
-    with session.chdir(tree):
-        antsibull = (str(bin_folder / "antsibull-docs"), "lint-collection-docs", "--plugin-docs")
-        session.run(*antsibull, "--validate-collection-refs", "self", ".", env=env)
-        session.run(str(bin_folder / "antsibull-changelog"), "lint", env=env)
+    with checkout.alone("lint"):
+        bin_folder = linters(session)
+        env = environment(bin_folder) | {"HOME": str(CACHE / "home")}
+        tree = checkout.stage(CACHE / "lint")
+        session.run(str(bin_folder / "yamllint"), "--strict", ".", env=env)
+        session.run(str(bin_folder / "reuse"), "lint", "--lines", env=env)
+        session.run(str(bin_folder / "ansible-lint"), "--offline", env=env)
+        with session.chdir(tree):
+            antsibull = (str(bin_folder / "antsibull-docs"), "lint-collection-docs", "--plugin-docs")
+            session.run(*antsibull, "--validate-collection-refs", "self", ".", env=env)
+            session.run(str(bin_folder / "antsibull-changelog"), "lint", env=env)
 
 
 @here(default=False)
 def artifact(session: nox.Session) -> None:
     """Builds what Galaxy gets, installs it, reads its documentation and lets Galaxy's importer judge."""
-    bin_folder = own_environment(session, "importer", PYTHON, "-r", str(REQUIREMENTS / "importer.txt"))
-    output = CACHE / "artifact"
-    shutil.rmtree(output, ignore_errors=True)
-    installed = output / "collections"
-    env = environment(bin_folder) | {"HOME": str(CACHE / "home"), "ANSIBLE_COLLECTIONS_PATH": str(installed)}
-    del env["PYTHONPATH"]
-    galaxy = (str(bin_folder / "ansible-galaxy"), "collection")
-    session.run(*galaxy, "build", "--output-path", str(output), str(checkout.stage(CACHE / "build")), env=env)
-    (tarball,) = output.glob("*.tar.gz")
-    session.run(*galaxy, "install", "--offline", "-p", str(installed), str(tarball), env=env)
-    session.run(str(bin_folder / "ansible-doc"), "--list", "diskwright.proxmox", env=env)
-    with session.chdir(output):
-        session.run(str(bin_folder / "python"), "-m", "galaxy_importer.main", str(tarball), env=env)
+    with checkout.alone("artifact"):
+        bin_folder = own_environment(session, "importer", PYTHON, "-r", str(REQUIREMENTS / "importer.txt"))
+        output = CACHE / "artifact"
+        shutil.rmtree(output, ignore_errors=True)
+        installed = output / "collections"
+        env = environment(bin_folder) | {"HOME": str(CACHE / "home"), "ANSIBLE_COLLECTIONS_PATH": str(installed)}
+        del env["PYTHONPATH"]
+        galaxy = (str(bin_folder / "ansible-galaxy"), "collection")
+        session.run(*galaxy, "build", "--output-path", str(output), str(checkout.stage(CACHE / "build")), env=env)
+        (tarball,) = output.glob("*.tar.gz")
+        session.run(*galaxy, "install", "--offline", "-p", str(installed), str(tarball), env=env)
+        session.run(str(bin_folder / "ansible-doc"), "--list", "diskwright.proxmox", env=env)
+        with session.chdir(output):
+            session.run(str(bin_folder / "python"), "-m", "galaxy_importer.main", str(tarball), env=env)
 
 
 @here(default=False)
 def docs(session: nox.Session) -> None:
     """The documentation as static HTML in .cache/docs/html."""
-    bin_folder = own_environment(session, "docs", PYTHON, "-r", str(REQUIREMENTS / "docs.txt"))
-    source, html = checkout.docs_source(CACHE / "docs"), CACHE / "docs" / "html"
-    env = environment(bin_folder)
-    antsibull = (str(bin_folder / "antsibull-docs"), "collection", "--use-current", "--dest-dir", str(source))
-    session.run(*antsibull, "--fail-on-error", "diskwright.proxmox", env=env)
-    session.run(str(bin_folder / "sphinx-build"), "-q", "-W", "--keep-going", str(source), str(html), env=env)
-    session.log(f"open {html / 'index.html'}")
+    with checkout.alone("docs"):
+        bin_folder = own_environment(session, "docs", PYTHON, "-r", str(REQUIREMENTS / "docs.txt"))
+        source, html = checkout.docs_source(CACHE / "docs"), CACHE / "docs" / "html"
+        env = environment(bin_folder)
+        antsibull = (str(bin_folder / "antsibull-docs"), "collection", "--use-current", "--dest-dir", str(source))
+        session.run(*antsibull, "--fail-on-error", "diskwright.proxmox", env=env)
+        session.run(str(bin_folder / "sphinx-build"), "-q", "-W", "--keep-going", str(source), str(html), env=env)
+        session.log(f"open {html / 'index.html'}")
 
 
 def run_package(session: nox.Session, name: str) -> None:

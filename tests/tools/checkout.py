@@ -4,9 +4,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import fnmatch
+import os
 import shutil
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import yaml
@@ -22,9 +26,20 @@ def link() -> Path:
     place = root / NAME
     if not (place.is_symlink() and place.resolve() == TOP):
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.unlink(missing_ok=True)
-        place.symlink_to(TOP)
+        fresh = place.with_name(f".new-{os.getpid()}")  # renamed into place: several test runs may start at once
+        fresh.symlink_to(TOP)
+        fresh.replace(place)
     return root
+
+
+@contextlib.contextmanager
+def alone(name: str) -> Iterator[None]:
+    """One process at a time in this checkout does what `name` stands for; the others wait."""
+    path = TOP / ".cache" / f"{name}.lock"
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def files() -> list[Path]:
