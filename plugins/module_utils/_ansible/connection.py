@@ -5,8 +5,7 @@
 """The options that say where the PVE API is and who asks; documented in the fragment ``_connection``.
 
 Names, types, aliases and environment variables are those of community.proxmox, so that one ``module_defaults`` block
-and one environment serve both collections. Two defaults differ, with reasons in the fragment: ``api_timeout`` and
-``task_timeout``, which is ``timeout`` there and may be called so here.
+and one environment serve both collections. The default of ``api_timeout`` differs, with its reason in the fragment.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .._core.errors import DiskwrightError
-from .api_errors import ApiError, AuthenticationError, is_digest_mismatch, is_lock_timeout
+from .api_errors import ApiError, is_digest_mismatch, is_lock_timeout
 from .client import path
 
 if t.TYPE_CHECKING:
@@ -190,12 +190,10 @@ def _exit_status(client: Client, upid: str) -> str | None:
     """The exit status, or None: it runs, or nobody can say right now."""
     try:
         status = client.get(path("nodes", Upid.parse(upid).node, "tasks", upid, "status"))
-    except AuthenticationError:
-        raise
     except ApiError as error:
-        if error.unreachable:
-            return None
-        raise
+        if not error.unreachable:
+            raise
+        return None
     return str(status.get("exitstatus", "unknown")) if status.get("status") == "stopped" else None
 
 

@@ -68,7 +68,7 @@ def test_secrets_are_not_logged() -> None:
 def test_documentation_and_spec_agree() -> None:
     documented = fragment("_connection")["DOCUMENTATION"]["options"]
     assert isinstance(documented, dict)
-    keys = ("type", "required", "default")
+    keys = ("type", "required", "default", "aliases")
     spec = connection.connection_argument_spec()
     assert {name: {key: option.get(key) for key in keys} for name, option in documented.items()} == {
         name: {key: option.get(key) for key in keys} for name, option in spec.items()
