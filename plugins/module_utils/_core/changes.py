@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from .actions import Attach, Change, Destroy, Detach, Move, Resize, Switch
+from .actions import Change, Destroy, Detach, Move, Resize
 from .draft import Draft
 from .drive import Drive, volume_base
 from .guest import Guest
@@ -255,10 +255,7 @@ def _destroy_problem(draft: Draft, slot: Slot, volume: str) -> tuple[str, str] |
             f"it would destroy {volume}",
             "write allow_destroy: true for the task, or state: detached to keep the volume",
         )
-    arriving = {
-        a.slot for a in draft.actions if isinstance(a, (Attach, Switch)) and a.slot and a.drive.volume == volume
-    }
-    others = {*guest.configured.slots_of(volume), *guest.live.slots_of(volume), *arriving} - {slot}
+    others = {*guest.configured.slots_of(volume), *guest.live.slots_of(volume)} - {slot}
     if others:
         return f"{volume} is in {min(others)} too", f"detach it from {min(others)} first"
     holding = draft.facts.snapshots_with(volume)

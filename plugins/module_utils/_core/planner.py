@@ -218,7 +218,8 @@ def _plan_leaving(draft: Draft, disk: Disk) -> None:
     configured = draft.guest.configured
     if disk.slot.is_unused:
         volume = configured.unused.get(disk.slot)
-        if volume is not None:
+        arriving = {action.drive.volume for action in draft.actions if isinstance(action, (Attach, Switch))}
+        if volume is not None and volume not in arriving:
             destroy(draft, disk.slot, make_drive(volume))
         return
     current = configured.drives.get(disk.slot)
@@ -251,7 +252,8 @@ def _plan_controller(draft: Draft) -> None:
 def _plan_boot(draft: Draft) -> None:
     """The declared boot order, or the present one with the new names of drives that move."""
     configured = draft.guest.configured
-    renames = {str(a.source): str(a.slot) for a in draft.actions if isinstance(a, Switch)}
+    switches = [action for action in draft.actions if isinstance(action, Switch)]
+    renames = {str(a.source): str(a.slot) for a in switches if not a.drive.is_cdrom}
     after = reduce(project, cut_calls(draft), draft.guest)
     if draft.layout.boot is not None:
         _check_boot(draft, after)
@@ -264,6 +266,9 @@ def _plan_boot(draft: Draft) -> None:
     if configured.boot is not None and any(name in renames for name in configured.boot.devices):
         gone = {str(a.slot) for a in draft.actions if isinstance(a, (Detach, Destroy))}
         draft.add(BootOrder(None, configured.boot, configured.boot.renamed(renames).without(gone)))
+    for action in switches:
+        if action.drive.is_cdrom and action.boot_follows:  # PVE takes it out of the order and puts it in again
+            draft.warn(action.slot, "as a CD-ROM drive it comes last in the boot order; write boot to say where")
 
 
 def _check_boot(draft: Draft, after: Guest) -> None:

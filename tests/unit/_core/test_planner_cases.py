@@ -31,7 +31,9 @@ def load(path: Path) -> dict[str, Any]:
     return data
 
 
-every_case = pytest.mark.parametrize("path", FILES, ids=[str(path.relative_to(CASES).with_suffix("")) for path in FILES])
+every_case = pytest.mark.parametrize(
+    "path", FILES, ids=[str(path.relative_to(CASES).with_suffix("")) for path in FILES]
+)
 
 
 @every_case

@@ -47,7 +47,9 @@ def test_user_sizes(written: str | float, size: int) -> None:
     assert parse_size(written) == size
 
 
-@pytest.mark.parametrize("written", ["", "G", "-1", "-1G", "+5G", "1e3", "64g", ".5", "5.", "1,5G", "64Gi", "inf", "1 2"])
+@pytest.mark.parametrize(
+    "written", ["", "G", "-1", "-1G", "+5G", "1e3", "64g", ".5", "5.", "1,5G", "64Gi", "inf", "1 2"]
+)
 def test_what_is_no_size(written: str) -> None:
     with pytest.raises(ParseError, match="is not understood; write a number with K, M, G, T or P"):
         parse_size(written)

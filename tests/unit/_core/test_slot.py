@@ -6,7 +6,12 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.errors import ParseError
-from ansible_collections.diskwright.proxmox.plugins.module_utils._core.slot import SLOT_COUNT, Slot, find_slot, parse_slot
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.slot import (
+    SLOT_COUNT,
+    Slot,
+    find_slot,
+    parse_slot,
+)
 
 
 @pytest.mark.parametrize(("bus", "count"), SLOT_COUNT.items())
@@ -16,7 +21,9 @@ def test_first_and_last_slot_of_each_bus(bus: str, count: int) -> None:
     assert find_slot(f"{bus}{count}") is None
 
 
-@pytest.mark.parametrize("text", ["", "scsi", "scsi01", "scsi-1", "scsi1 ", "SCSI0", "nvme0", "scsihw", "net0", "unused"])
+@pytest.mark.parametrize(
+    "text", ["", "scsi", "scsi01", "scsi-1", "scsi1 ", "SCSI0", "nvme0", "scsihw", "net0", "unused"]
+)
 def test_what_is_no_slot(text: str) -> None:
     assert find_slot(text) is None
     with pytest.raises(ParseError, match=f"slot '{text}' does not exist; "):
