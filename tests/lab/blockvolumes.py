@@ -209,6 +209,11 @@ class BlockStorage(Backend):
             self._origin(volume).write_text(volume.base)
         return volume
 
+    def adopt_clone(self, name: Volname, base: Volname, size: int) -> None:
+        images.copy(self.place(base).file, self.place(name).file)
+        os.truncate(self.place(name).file, self.rounded(max(size, self.place(base).file.stat().st_size)))
+        self._origin(name).write_text(base.name)
+
     def tell_clone(self, name: Volname, target: Volname, snap: str | None, log: Log) -> None:
         """Tells the log, where PVE does."""
 

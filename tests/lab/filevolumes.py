@@ -238,6 +238,12 @@ class FileStorage(Backend):
         images.create_backed(place, f"../{name.owner}/{name.name}", name.format, log)
         return volume
 
+    def adopt_clone(self, name: Volname, base: Volname, size: int) -> None:
+        fmt, _ = image_name(base.name)
+        images.create_backed(self.place(name), f"../{base.owner}/{base.name}", fmt, lambda _: None)
+        if size > images.inspect(self.place(name), "qcow2").size:
+            images.resize(self.place(name), "qcow2", round_up(size, KIB), lambda _: None)
+
     def rename(self, name: Volname, target_vmid: int) -> Volname:
         volume = replace(name, name=self.free_name(target_vmid, name.format), owner=target_vmid, is_base=False)
         target = self.place(volume).file

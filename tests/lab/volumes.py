@@ -7,6 +7,7 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -107,13 +108,19 @@ class Backend(ABC):
         return sum(path.stat().st_blocks * 512 for path in self.folder.rglob("*") if path.is_file())
 
     def adopt(self, name: Volname, size: int) -> None:
-        """Makes an empty volume under exactly this name, as seeds need it."""
+        """Makes an empty volume, or a linked clone of an existing base, under exactly this name, as seeds need it."""
         place = self.place(name)
         place.file.parent.mkdir(parents=True, exist_ok=True)
-        if name.format == "raw":
+        if name.base:
+            self.adopt_clone(name, replace(name, name=name.base, owner=name.base_owner, base=None, is_base=True), size)
+        elif name.format == "raw":
             images.sparse(place.file, self.rounded(size))
         else:
             images.create(place, name.format, round_up(size, KIB), lambda _: None)
+
+    @abstractmethod
+    def adopt_clone(self, name: Volname, base: Volname, size: int) -> None:
+        """Makes a linked clone for `adopt`."""
 
     def rounded(self, size: int) -> int:
         """The size that a raw volume really gets."""
