@@ -271,14 +271,12 @@ options:
             refused.
         type: str
         choices: ["2011", "2023", 2023w, 2023k]
-        aliases: [ms-cert]
       pre_enrolled_keys:
         description:
           - Whether Secure Boot keys are enrolled. Proxmox VE's default is V(false).
           - For efidisk. Belongs to the volume as it was made. A different value for an existing volume is
             refused.
         type: bool
-        aliases: [pre-enrolled-keys]
       product:
         description:
           - The product that the guest sees.
@@ -673,14 +671,12 @@ options:
                 refused.
             type: str
             choices: ["2011", "2023", 2023w, 2023k]
-            aliases: [ms-cert]
           pre_enrolled_keys:
             description:
               - Whether Secure Boot keys are enrolled. Proxmox VE's default is V(false).
               - For efidisk. Belongs to the volume as it was made. A different value for an existing volume is
                 refused.
             type: bool
-            aliases: [pre-enrolled-keys]
           product:
             description:
               - The product that the guest sees.

@@ -54,7 +54,11 @@ def _checked(host: str, name: str, layer: t.Any) -> dict[str, dict[str, t.Any]]:
                 f"diskwright.proxmox.guest_layouts: {host}: {name}: {slot} is no dictionary; write for example "
                 f"{slot}: {{storage: local-lvm, size: 32G}}"
             )
-    return {str(slot): dict(options) for slot, options in layer.items()}
+    # Arguments have underscores; an inventory may also have PVE's own spelling of pre-enrolled-keys and ms-cert.
+    return {
+        str(slot): {str(name).replace("-", "_"): value for name, value in options.items()}
+        for slot, options in layer.items()
+    }
 
 
 class FilterModule:

@@ -208,8 +208,6 @@ def disk_text(prefix: str) -> str:
         lines.append(f"  type: {argument['type']}")
         if row.choices:
             lines.append(f"  choices: [{', '.join(_quoted(choice) for choice in row.choices)}]")
-        if "aliases" in argument:
-            lines.append(f"  aliases: [{', '.join(argument['aliases'])}]")
     return "\n".join(lines).replace("@P@", prefix)
 
 

@@ -32,8 +32,6 @@ def _argument(row: Option) -> dict[str, t.Any]:
     argument: dict[str, t.Any] = {"type": _TYPES[row.kind]}
     if row.choices:
         argument["choices"] = list(row.choices)
-    if argument_name(row.name) != row.name:
-        argument["aliases"] = [row.name]
     return argument
 
 

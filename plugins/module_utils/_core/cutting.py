@@ -93,23 +93,26 @@ def _copy_call(action: Resize | Move) -> Call:
 
 def _config_calls(draft: Draft, actions: list[Action]) -> Iterator[Call]:
     """One call for everything, except where PVE's handling of one call is unsafe or has no fixed order."""
-    switches = [action for action in actions if isinstance(action, Switch)]
-    live = [action for action in switches if draft.guest.running or action.unplugged]
-    first = [action for action in actions if action not in live]
+    live = [a for a in actions if isinstance(a, Switch) and (draft.guest.running or a.unplugged)]
+    rest = [action for action in actions if action not in live]
     if live:
-        first = [action for action in first if not isinstance(action, BootOrder)]
-        yield from _switch_calls(draft, live, first, [action for action in actions if isinstance(action, BootOrder)])
-        return
-    yield from _ordered_calls(draft.guest, first)
+        yield from _switch_calls(draft, live)
+    yield from _ordered_calls(draft, rest)
 
 
-def _ordered_calls(guest: Guest, actions: list[Action]) -> Iterator[Call]:
-    """CD-ROM drives join the boot order in PVE's random order: one a call, and the order that is wanted after them."""
-    listed = guest.live.boot.devices if guest.live.boot else ()
+def _ordered_calls(draft: Draft, actions: list[Action]) -> Iterator[Call]:
+    """CD-ROM drives join the boot order in PVE's random order, and against one set in the same call: one a call.
+
+    A declared order comes after them. One that follows a drive to its new slot comes before: it has to be in the call
+    that takes the drive's old name out of the order, where it would be lost if the run ended there.
+    """
+    listed = draft.guest.live.boot.devices if draft.guest.live.boot else ()
     cdroms = [a for a in actions if isinstance(a, (Media, Switch)) and a.drive.is_cdrom and str(a.slot) not in listed]
-    apart: list[Action] = [action for action in cdroms[1:] if isinstance(action, Media)]
-    if cdroms and listed:
-        apart.extend(action for action in actions if isinstance(action, BootOrder))
+    orders = [action for action in actions if isinstance(action, BootOrder)]
+    follows = bool(orders) and draft.layout.boot is None
+    apart: list[Action] = [*(cdroms if follows else cdroms[1:])]
+    if cdroms and listed and not follows:
+        apart.extend(orders)
     together = tuple(action for action in actions if action not in apart)
     if together:
         yield config_call(together)
@@ -117,7 +120,7 @@ def _ordered_calls(guest: Guest, actions: list[Action]) -> Iterator[Call]:
         yield config_call((action,))
 
 
-def _switch_calls(draft: Draft, live: list[Switch], others: list[Action], boot: list[BootOrder]) -> Iterator[Call]:
+def _switch_calls(draft: Draft, live: list[Switch]) -> Iterator[Call]:
     """A running guest's drives change their slots in two calls, so that no volume is in two slots for a moment."""
     description = draft.guest.configured.description
     plugged = [action for action in live if not action.unplugged]
@@ -128,8 +131,7 @@ def _switch_calls(draft: Draft, live: list[Switch], others: list[Action], boot: 
         yield config_call((*unplugs, Note(None, write_journal(description, journal))))
     done = tuple(replace(action, unplugged=True) for action in live)
     cleared = Note(None, write_journal(description, replace(draft.journal, switches=_switches_left(draft))))
-    yield config_call((*done, *boot, cleared))
-    yield from _ordered_calls(draft.guest, others)
+    yield config_call((*done, cleared))
 
 
 def power_down(guest: Guest) -> tuple[Call, ...]:
