@@ -106,14 +106,19 @@ class Create(Action):
 
 @dataclass(frozen=True, slots=True)
 class Attach(Action):
-    """An existing volume comes into a slot."""
+    """An existing volume comes into a slot.
+
+    :param swapped: whether the volume that it replaces goes to another slot in the same plan.
+    """
 
     drive: Drive
     replaces: Drive | None = None
+    swapped: bool = False
 
     @property
     def line(self) -> Line:
-        kept = f"instead of {self.replaces.volume}, which is kept as unused" if self.replaces else ""
+        fate = "goes to another slot" if self.swapped else "is kept as unused"
+        kept = f"instead of {self.replaces.volume}, which {fate}" if self.replaces else ""
         detail = "; ".join(part for part in (option_words(self.drive), kept) if part)
         return Line("~" if self.replaces else "+", str(self.slot), f"volume {self.drive.volume}", detail)
 
@@ -135,6 +140,8 @@ class Media(Action):
         if self.before is None:
             return Line("+", str(self.slot), f"CD-ROM drive, {medium}", option_words(self.drive))
         before = "empty" if self.before.volume == "none" else self.before.volume
+        if before == medium:
+            return Change(self.slot, self.before, self.drive).line
         return Line("~", str(self.slot), f"CD-ROM {before} -> {medium}")
 
     @property
@@ -157,15 +164,21 @@ class Change(Action):
 
     @property
     def line(self) -> Line:
-        words = [
-            f"{name} {_shown(name, self.before.get(name))} -> {_shown(name, self.after.get(name))}"
-            for name in self.names
-        ]
+        words = [_changed(name, self.before.get(name), self.after.get(name)) for name in self.names]
         return Line("~", str(self.slot), ", ".join(words))
 
     @property
     def settings(self) -> Iterator[tuple[str, str]]:
         yield str(self.slot), str(self.after)
+
+
+def _changed(name: str, before: str | None, after: str | None) -> str:
+    shown = [_shown(name, before), _shown(name, after)]
+    if shown[0] == shown[1]:  # the default, written out or left to PVE
+        shown = [
+            f"{word} (default)" if value is None else word for word, value in zip(shown, (before, after), strict=True)
+        ]
+    return f"{name} {' -> '.join(shown)}"
 
 
 def _shown(name: str, value: str | None) -> str:
@@ -226,16 +239,20 @@ class Unplug(Action):
 
 @dataclass(frozen=True, slots=True)
 class Detach(Action):
-    """A slot is emptied; a volume in it is kept as ``unusedN``."""
+    """A slot is emptied.
+
+    :param kept: whether PVE keeps the volume as ``unusedN``, which it does with the guest's own.
+    """
 
     drive: Drive
+    kept: bool = True
 
     @property
     def line(self) -> Line:
         if self.drive.is_cdrom:
             return Line("-", str(self.slot), "CD-ROM drive removed")
-        kept = f"{self.drive.volume} kept as unused" if self.drive.storage else f"{self.drive.volume} stays as it is"
-        return Line("-", str(self.slot), "detached", kept)
+        fate = "kept as unused" if self.kept else "stays as it is"
+        return Line("-", str(self.slot), "detached", f"{self.drive.volume} {fate}")
 
     @property
     def deletions(self) -> Iterator[str]:

@@ -12,7 +12,7 @@ from .drive import Drive, volume_base
 from .guest import Guest
 from .layout import Disk
 from .options import TABLE, Effect
-from .projection import can_hotplug
+from .projection import can_hotplug, keeps_volume
 from .size import format_pve_size, human_size
 from .slot import Slot, find_slot
 from .sources import attach, target_storage, wanted_options
@@ -226,7 +226,7 @@ def detach(draft: Draft, slot: Slot, current: Drive) -> None:
         draft.needs_stop(slot, "state", "detached", f"{slot} can't be detached while the guest runs")
     elif can_hotplug(slot, draft.guest) and draft.is_boot_disk(slot):
         draft.needs_stop(slot, "state", "detached", "the guest was started from it")
-    draft.add(Detach(slot, current))
+    draft.add(Detach(slot, current, keeps_volume(current, draft.guest.vmid)))
 
 
 def destroy(draft: Draft, slot: Slot, current: Drive) -> None:

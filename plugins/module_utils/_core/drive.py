@@ -129,10 +129,10 @@ def parse_drive(text: str) -> Drive:
     return make_drive(volume, options)
 
 
-def new_volume(storage: str, format_: str | None) -> str:
-    """The volume id in a projection of a volume that PVE will name; the format shows in it as in PVE's names."""
+def new_volume(storage: str, format_: str | None, *, cloudinit: bool = False) -> str:
+    """The volume id in a projection of a volume that PVE will name; format and kind show in it as in PVE's names."""
     extension = "" if format_ in (None, "raw") else f".{format_}"
-    return f"{storage}:{NEW_VOLUME}{extension}"
+    return f"{storage}:{NEW_VOLUME}{'-cloudinit' if cloudinit else ''}{extension}"
 
 
 def volume_name(volume: str) -> str:

@@ -225,9 +225,8 @@ def _apply_action(state: _State, action: Action, known: Knowledge) -> None:
 
 def _move(state: _State, slot: Slot, action: Move) -> None:
     before = state.drives[slot]
-    state.drives[slot] = before.with_volume(new_volume(action.storage, action.new_format)).with_options(
-        {"format": None}
-    )
+    volume = new_volume(action.storage, action.new_format, cloudinit=before.is_cloudinit)
+    state.drives[slot] = before.with_volume(volume).with_options({"format": None})
     if not action.delete_source:
         state.keep(before.volume)
 

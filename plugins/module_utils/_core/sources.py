@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 from .actions import Attach, Create, Media, Switch, drive_request
 from .draft import Draft
-from .drive import NEW_VOLUME, Drive, make_drive
+from .drive import Drive, make_drive, new_volume
 from .guest import Guest
 from .layout import Disk
 from .options import STRUCTURAL, TABLE
@@ -32,7 +32,8 @@ def target_storage(draft: Draft, disk: Disk, name: str, format_: str | None) -> 
     storage = storages.get(name)
     if storage is None:
         known = ", ".join(sorted(other.name for other in storages.values() if not _storage_problem(other))) or "none"
-        draft.refuse(disk.slot, "storage", name, f"{draft.guest.node} has no such storage", f"it can use {known}")
+        problem = f"{draft.guest.node} has no such storage, or the user may not see it (right Datastore.AllocateSpace)"
+        draft.refuse(disk.slot, "storage", name, problem, f"it can use {known}")
         return None
     problem = _storage_problem(storage)
     if problem:
@@ -147,7 +148,9 @@ def _create_special(draft: Draft, disk: Disk) -> None:
                 disk.slot, "cloudinit", "true", f"{others[0]} is the cloud-init drive already", "a guest can have one"
             )
             return
-        drive = make_drive(f"{storage.name}:{NEW_VOLUME}-cloudinit", [*disk.options.items(), ("media", "cdrom")])
+        drive = make_drive(
+            new_volume(storage.name, disk.format, cloudinit=True), [*disk.options.items(), ("media", "cdrom")]
+        )
         request = drive_request(storage.name, "cloudinit", dict(disk.options) | _format(disk))
         draft.add(Create(disk.slot, drive=drive, request=request, size=None, format=disk.format))
         return
@@ -234,7 +237,9 @@ def attach(draft: Draft, disk: Disk, current: Drive | None) -> None:
         if current is None
         else current.with_volume(volume).with_options({"size": None, "format": None})
     )
-    draft.add(Attach(disk.slot, base.with_options(wanted_options(disk)), current))
+    elsewhere = {resolve_volume(draft.guest, other.volume) for other in draft.layout.disks if other.volume}
+    swapped = current is not None and current.volume in elsewhere
+    draft.add(Attach(disk.slot, base.with_options(wanted_options(disk)), current, swapped))
 
 
 def _switched_by_volume(draft: Draft, disk: Disk, current: Drive | None, holder: Slot, volume: str) -> bool:
