@@ -111,8 +111,7 @@ options:
         description:
           - Whether a linked clone's disk is made independent of its base volume, by copying it.
           - On its own storage Proxmox VE copies only into another format. So this needs another O(disks[].storage),
-            another
-            O(disks[].format), or O(disks[].delete_source=true) for two copies.
+            another O(disks[].format), or O(disks[].delete_source=true) for two copies.
         type: bool
         default: false
       aio:
@@ -511,8 +510,8 @@ options:
             description:
               - Whether a linked clone's disk is made independent of its base volume, by copying it.
               - On its own storage Proxmox VE copies only into another format. So this needs another
-                O(guests[].disks[].storage), another
-                O(guests[].disks[].format), or O(guests[].disks[].delete_source=true) for two copies.
+                O(guests[].disks[].storage),
+                another O(guests[].disks[].format), or O(guests[].disks[].delete_source=true) for two copies.
             type: bool
             default: false
           aio:

@@ -170,8 +170,8 @@ delete_source:
 flatten:
   description:
     - Whether a linked clone's disk is made independent of its base volume, by copying it.
-    - On its own storage Proxmox VE copies only into another format. So this needs another O(@P@disks[].storage), another
-      O(@P@disks[].format), or O(@P@disks[].delete_source=true) for two copies.
+    - On its own storage Proxmox VE copies only into another format. So this needs another O(@P@disks[].storage),
+      another O(@P@disks[].format), or O(@P@disks[].delete_source=true) for two copies.
   type: bool
   default: false
 """

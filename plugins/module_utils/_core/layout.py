@@ -111,7 +111,7 @@ class _Collector:
         try:
             return reader(value)  # type: ignore[arg-type]
         except ParseError as error:
-            problem, _, remedy = str(error).partition("; ")
+            problem, _semicolon, remedy = str(error).partition("; ")
             self.add(slot, option, "", problem, remedy or "correct it")
             return None
 

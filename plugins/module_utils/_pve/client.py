@@ -144,7 +144,7 @@ class Client:
         # A login that ran out must show before the file is on its way, for it cannot be sent again from here.
         self.get("/version")
         self._count("POST")
-        headers, _ = self._auth.headers("POST", path)
+        headers, _generation = self._auth.headers("POST", path)
         more, body = multipart(fields, filename, source, size)
         answer = self._lines.send("POST", path, body, {**headers, **more}, fresh=True)
         if answer.status == _UNAUTHORIZED:
@@ -176,7 +176,7 @@ class Client:
             work()
             return results
         with ThreadPoolExecutor(count) as pool:
-            for job in [pool.submit(work) for _ in range(count)]:
+            for job in [pool.submit(work) for _number in range(count)]:
                 job.result()
         return results
 

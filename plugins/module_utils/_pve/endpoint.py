@@ -115,10 +115,10 @@ def _host_and_port(host: str, port: int | None) -> tuple[str, int]:
 
 
 def _user_and_token(user: str, token_id: str) -> tuple[str, str | None]:
-    name, _, named_token = user.strip().partition("!")
+    name, _mark, named_token = user.strip().partition("!")
     token = token_id.strip()
     if "!" in token:  # people paste the full id, which PVE's dialog shows
-        owner, _, token = token.partition("!")
+        owner, _mark, token = token.partition("!")
         if name and owner != name:
             raise DiskwrightError(f"api_token_id belongs to {owner}, api_user is {name}")
         name = owner

@@ -29,7 +29,7 @@ if t.TYPE_CHECKING:
 
     from .endpoint import Endpoint
 
-    Body = bytes | Iterable[bytes] | None
+    Body = t.Union[bytes, Iterable[bytes], None]  # noqa: UP007 - ansible-test's pylint refuses | at run time
 
 _CONNECT_TIMEOUT = 10.0
 
