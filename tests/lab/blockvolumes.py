@@ -147,14 +147,13 @@ class BlockStorage(Backend):
 
     def rows(self, vmid: int | None) -> Iterator[VolumeInfo]:
         for file in sorted(self.names(vmid or 0)):
-            if "@" not in file and (name := self.listed(file)) and vmid in (None, name.owner):
-                yield self.row(name)
+            if "@" not in file and self.own_name.match(file):
+                name = self.parse(file)
+                if vmid in (None, name.owner):
+                    yield self.row(self._with_base(name))
 
-    def listed(self, file: str) -> Volname | None:
-        """The volume that a file is, with the base that it was cloned from; None for snapshots and strangers."""
-        if not self.own_name.match(file):
-            return None
-        name = self.parse(file)
+    def _with_base(self, name: Volname) -> Volname:
+        """The volume with the base that it was cloned from."""
         origin = self._origin(name)
         if not origin.exists():
             return name

@@ -205,12 +205,6 @@ def rebase(place: Place, backing: str) -> None:
               cwd=place.file.parent)
 
 
-def relink(place: Place, backing: str) -> None:
-    """Writes another name of the same backing image into an overlay, after the backing image was renamed."""
-    _qemu_img(["rebase", "-u", "-b", backing, "-F", "qcow2", "-f", "qcow2", str(place.file)], place,
-              cwd=place.file.parent)
-
-
 def sparse(path: Path, size: int) -> None:
     """A raw image of `size` bytes that takes no room."""
     with path.open("xb") as file:
