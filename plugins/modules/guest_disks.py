@@ -31,8 +31,9 @@ notes:
   - After growing a disk, partitions and file systems inside the guest are as they were.
   - The user needs the rights C(VM.Audit) and C(VM.Config.Disk) on the guests, C(VM.Config.CDROM) for CD-ROM drives,
     C(VM.Config.HWType) for O(scsihw), C(VM.Config.Options) for changes that are noted in the guest,
-    C(VM.Config.Cloudinit) for cloud-init drives, C(VM.PowerMgmt) for O(power=stop_if_needed), and
-    C(Datastore.AllocateSpace) on the storages.
+    C(VM.Config.Cloudinit) for cloud-init drives, C(VM.PowerMgmt) for O(power=stop_if_needed), C(VM.Clone) on a guest
+    whose disk is copied, C(Datastore.AllocateSpace) on storages where volumes are made, grow or are destroyed, and
+    C(Datastore.Audit) on storages whose volumes or images are named.
 seealso:
   - module: diskwright.proxmox.guest_disks_info
 """

@@ -32,8 +32,8 @@ def target_storage(draft: Draft, disk: Disk, name: str, format_: str | None) -> 
     storage = storages.get(name)
     if storage is None:
         known = ", ".join(sorted(other.name for other in storages.values() if not _storage_problem(other))) or "none"
-        problem = f"{draft.guest.node} has no such storage, or the user may not see it (right Datastore.AllocateSpace)"
-        draft.refuse(disk.slot, "storage", name, problem, f"it can use {known}")
+        unknown = f"{draft.guest.node} has no such storage, or the user may not see it (right Datastore.AllocateSpace)"
+        draft.refuse(disk.slot, "storage", name, unknown, f"it can use {known}")
         return None
     problem = _storage_problem(storage)
     if problem:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 
 from .._core.actions import Action, Call, CallKind, config_call
 from .._core.errors import DiskwrightError, PlanRefusedError
+from .._core.guards import find_leftovers
 from .._core.guest import Guest
 from .._core.journal import Journal, read_journal, write_journal
 from .._core.layout import Layout
@@ -31,6 +32,8 @@ if t.TYPE_CHECKING:
 
 #: How often a run plans anew because an answer was lost or PVE could not start a task, before it gives up.
 _MOST_RETRIES = 3
+#: What shutting a guest down for a change takes, besides what the change itself takes.
+_RIGHTS_TO_STOP = ("VM.Config.Disk", "VM.Config.Options", "VM.PowerMgmt")
 #: How long a guest has to shut down, within the time for the task.
 _SHUTDOWN_SECONDS = 180
 
@@ -114,22 +117,37 @@ class _Run:
         self._outcome = outcome
         self._retries = 0
         self._replanned = False
+        self._shown = [_visible(call) for call in plan.calls]
         self.current: tuple[Action, ...] = ()
 
     @property
     def left(self) -> list[Action]:
         """The visible steps that come after the current call."""
-        return [action for call in self._plan.calls[1:] for action in call.actions if action.line is not None]
+        return [action for actions in self._shown[1:] for action in actions]
 
     def until_done(self) -> None:
         """Carry out call after call until nothing is left."""
+        self._check_rights()
         while self._plan.calls:
             call = self._plan.calls[0]
-            self.current = _visible(call)
+            self.current = self._shown[0]  # as they were planned at first, and as check mode tells them
             if self._send(call):
                 self._outcome.done.extend(self.current)
                 self._look(call)
             self.current = ()
+
+    def _check_rights(self) -> None:
+        """Before a guest is shut down: whether the user may do what comes then. PVE tells only when it is tried."""
+        if not any(call.kind is CallKind.SHUTDOWN for call in self._plan.calls):
+            return
+        where = f"/vms/{self._plan.before.vmid}"
+        held = self._client.get(path("access", "permissions"), {"path": where}).get(where, {})
+        missing = [right for right in _RIGHTS_TO_STOP if not held.get(right)]
+        if missing:
+            raise DiskwrightError(
+                f"{self._outcome.label}: the guest would have to be shut down, and the user lacks "
+                f"{', '.join(missing)} on {where}; grant it, or stop the guest first"
+            )
 
     def _send(self, call: Call) -> bool:
         """Carry out one call. :returns: whether it was done; otherwise there is a new plan."""
@@ -141,7 +159,7 @@ class _Run:
                 self._replan("somebody else has changed the guest since it was planned")
                 return False
             if isinstance(error, ApiError) and (error.lost or error.no_worker):
-                self._after_silence(error, deadline)
+                self._after_silence(error, call, deadline)
                 return False
             raise self._cleaned_up(error, call) from error
         self._outcome.warnings.extend(f"{self._outcome.label}: {text}" for text in outcome.warnings)
@@ -167,8 +185,10 @@ class _Run:
         left = [_signature(call) for call in self._plan.calls[1:]]
         guest = self._read()
         found = differences(projected.configured, guest.configured)
+        self._shown = self._shown[1:]
         self._plan = self._planned(guest)
         if [_signature(call) for call in self._plan.calls] != left:
+            self._shown = [_visible(call) for call in self._plan.calls]
             self._note_replan(f"after {call.kind.value}: {'; '.join(found) or 'the guest is not as expected'}")
 
     def _read(self) -> Guest:
@@ -185,6 +205,7 @@ class _Run:
     def _replan(self, reason: str) -> None:
         self._note_replan(reason)
         self._plan = self._planned(self._read())
+        self._shown = [_visible(call) for call in self._plan.calls]
 
     def _note_replan(self, reason: str) -> None:
         if self._replanned:
@@ -195,15 +216,24 @@ class _Run:
         self._replanned = True
         self._outcome.warnings.append(f"{self._outcome.label}: planned anew: {reason}")
 
-    def _after_silence(self, error: ApiError, deadline: Deadline) -> None:
+    def _after_silence(self, error: ApiError, call: Call, deadline: Deadline) -> None:
         """After a lost answer: let what may be going on end, and look before anything is repeated."""
         self._retries += 1
         if self._retries > _MOST_RETRIES:
             raise error
-        guest = self._plan.before
-        for upid in tasks.active(self._client, guest.node, guest.vmid):
-            tasks.wait(self._client, upid, deadline)
-        self._plan = self._planned(self._read())
+        before = self._plan.before
+        try:
+            for upid in tasks.active(self._client, before.node, before.vmid):
+                tasks.wait(self._client, upid, deadline)
+        except TaskFailedError as failure:
+            raise self._cleaned_up(failure, call) from failure
+        guest = self._read()
+        if set(find_leftovers(guest)) - set(find_leftovers(before)):
+            raise self._cleaned_up(error, call)
+        self._plan = self._planned(guest)
+        left = {(action.verb, action.slot) for action in self._plan.actions}
+        self._outcome.done.extend(action for action in self.current if (action.verb, action.slot) not in left)
+        self._shown = [_visible(call) for call in self._plan.calls]
 
     def _cleaned_up(self, error: DiskwrightError, call: Call) -> DiskwrightError:
         """Take back what a failed call has left waiting, because the next call would apply it."""
@@ -215,6 +245,8 @@ class _Run:
                 notes.extend(self._revert_new(before, guest))
             if call.kind is CallKind.SHUTDOWN:
                 self._clear_journal(guest)
+            elif call.kind is not CallKind.START and read_journal(guest.configured.description).start:
+                notes.extend(self._start_again(self._read()))
         except DiskwrightError as second:
             notes.append(f"what it left behind could not be read or taken back ({second})")
         return DiskwrightError(": ".join([self._outcome.label, "; ".join([str(error), *notes])]))
@@ -224,12 +256,33 @@ class _Run:
         if keys:
             where = path("nodes", guest.node, "qemu", guest.vmid, "config")
             self._client.put(where, {"revert": ",".join(keys), "digest": guest.digest})
-            guest = self._read()
+            guest = self._restore_boot(before, self._read())
         still = sorted(set(keys) & guest.changed_keys)
         new = sorted(set(guest.configured.unused.values()) - _volumes(before))
         notes = [f"{', '.join(keys)} taken back"] if keys and not still else []
         notes += [f"{', '.join(still)} still waits and the next change would apply it"] if still else []
         return notes + ([f"{', '.join(new)} was made and is kept as unused"] if new else [])
+
+    def _restore_boot(self, before: Guest, guest: Guest) -> Guest:
+        """Put a drive whose deletion was taken back into the boot order again: PVE leaves it out at once."""
+        if before.configured.boot is None or guest.configured.boot is None or guest.running:
+            return guest
+        present = {*map(str, guest.configured.drives), *guest.devices}
+        kept = before.configured.boot.without(set(before.configured.boot.devices) - present)
+        if set(kept.devices) <= set(guest.configured.boot.devices):
+            return guest
+        where = path("nodes", guest.node, "qemu", guest.vmid, "config")
+        self._client.put(where, {"boot": str(kept), "digest": guest.digest})
+        return self._read()
+
+    def _start_again(self, guest: Guest) -> list[str]:
+        """A change failed that the guest was shut down for: it is started as it was, and the next run tries again."""
+        if not guest.running:
+            where = path("nodes", guest.node, "qemu", guest.vmid, "status", "start")
+            tasks.run(self._client, "POST", where, None, Deadline(self._limits.task_timeout))
+            guest = self._read()
+        self._clear_journal(guest)
+        return ["the guest was started again"]
 
     def _clear_journal(self, guest: Guest) -> None:
         """The guest would not shut down: it runs on, and there is nothing to start later."""
