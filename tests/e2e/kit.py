@@ -98,26 +98,29 @@ def play(tasks: Sequence[Mapping[str, Any]], **keys: Any) -> list[dict[str, Any]
 
 
 def run_playbook(
-    plays: Path | Sequence[Mapping[str, Any]],
+    plays: str | Sequence[Mapping[str, Any]],
     env: Mapping[str, str | None],
     *flags: str,
     inventory: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Runs plays, or a playbook of the project, with ansible-playbook.
+    """Runs plays, or a playbook of the collection by its name, with ansible-playbook.
 
     :param env: what is set beside the environment of the tests; None unsets.
     :param inventory: the groups and hosts, in YAML's form; the controller alone when it is not given.
     """
     with tempfile.TemporaryDirectory(prefix="play-") as folder:
         book, results, hosts = Path(folder, "play.yml"), Path(folder, "results"), Path(folder, "hosts.yml")
-        if isinstance(plays, Path):
-            book = plays
-        else:
+        name = plays if isinstance(plays, str) else str(book)
+        if not isinstance(plays, str):
             book.write_text(yaml.safe_dump(list(plays), sort_keys=False))
         hosts.write_text(yaml.safe_dump(dict(inventory or {"all": {"hosts": {"localhost": {}}}})))
         environment = _environment(folder, env, results)
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(hosts), "-c", "local", *flags]
-        command += ["-e", f"ansible_python_interpreter={sys.executable}", str(book)]
+        command += [
+            "-e",
+            f"ansible_python_interpreter={sys.executable}",
+            plays if isinstance(plays, str) else str(book),
+        ]
         done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
         lines = results.read_text().splitlines() if results.exists() else []
     return Run(done.returncode, done.stdout, done.stderr, [Task(**json.loads(line)) for line in lines])

@@ -6,11 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from e2e.documented import examples_of, filter_examples, filters, modules, uses_api
+from e2e.documented import examples_of, filter_examples, filters, modules, playbooks, uses_api
 from e2e.kit import HERE, Run, play, run_playbook, started, token_env
 from lab import Lab
 
@@ -57,8 +58,8 @@ def three_times(module: str, tasks: list[dict[str, Any]]) -> Iterator[dict[str, 
         if not is_ours(task):
             yield named(module, task)
             continue
-        quiet = {key: value for key, value in task.items() if key != "register"}
-        yield {**named(module, quiet, "check"), "check_mode": True, "diff": True}
+        quiet = {key: value for key, value in task.items() if key != "register"}  # what looks at it means the real run
+        yield {**named(module, task, "check"), "check_mode": True, "diff": True}
         yield {**named(module, task, "real"), "diff": True}
         yield {**named(module, quiet, "again"), "diff": True}
 
@@ -109,7 +110,7 @@ def volume(lab: Lab, vmid: int, slot: str) -> str:
 
 
 @pytest.mark.parametrize("path", filters(), ids=lambda path: path.stem)
-def test_examples_of_filters(path: Any, ran: Ran) -> None:
+def test_examples_of_filters(path: Path, ran: Ran) -> None:
     """The comment beneath an example is what it shows."""
     for example, answer in filter_examples(path):
         task = ran.run.task(title(path.stem, example["name"]))
@@ -118,26 +119,26 @@ def test_examples_of_filters(path: Any, ran: Ran) -> None:
             assert task.result["msg"] == answer
 
 
-def test_check_and_real_runs_print_the_same_lines() -> None:
-    """As people run it: with --check --diff, then without --check, then once more."""
-    seed = {"files": {}, "guests": [{"vmid": 120, "name": "db1", "config": {"sata0": "local:120/vm-120-disk-0.raw"}}]}
-    tasks = [examples_of("guest_disks")[1]]
-    with started(seed) as lab:
+@pytest.mark.parametrize("playbook", playbooks(), ids=lambda path: path.stem)
+def test_playbooks(playbook: Path) -> None:
+    """As people run them, by name: with --check --diff, then without --check, then once more; and so the roles."""
+    data = yaml.safe_load((HERE / "playbooks.yml").read_text())
+    expected = data["playbooks"].get(playbook.stem)
+    assert expected is not None, f"playbooks.yml does not say what {playbook.stem} prints"
+    flags = ["--diff", *expected.get("flags", [])]
+    with started(data["seed"]) as lab:
         check, real, again = (
-            run_playbook(play(tasks), token_env(lab), "--diff", *flags) for flags in (["--check"], [], [])
+            run_playbook(f"{OURS}{playbook.stem}", token_env(lab), *flags, *mode, inventory=data["inventory"])
+            for mode in (["--check"], [], [])
         )
-    assert (check.code, real.code, again.code) == (0, 0, 0)
-    assert lines(check) == lines(real)
-    assert lines(check) == [
-        "db1 (120 on pve1, stopped)",
-        "  > scsi2  was sata0  same volume, boot order follows",
-        "  ~ boot   sata0 -> scsi2",
-    ]
+    assert (check.code, real.code, again.code) == (0, 0, 0), check.text + real.text + again.text
+    assert lines(real) == lines(check)
+    assert lines(check) == expected["prints"].splitlines()
     assert lines(again) == []
     assert "changed=0" in again.stdout
 
 
 def lines(run: Run) -> list[str]:
-    """What --diff prints, between the task's headline and its status."""
+    """What --diff prints, between the headlines of tasks and their status."""
     body = run.stdout.partition("TASK [")[2].partition("\n")[2].partition("PLAY RECAP")[0]
-    return [line for line in body.splitlines() if line and not line.startswith(("ok:", "changed:"))]
+    return [line for line in body.splitlines() if line and not line.startswith(("TASK [", "ok:", "changed:"))]

@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import yaml
-
 from e2e.kit import HERE, Client, client, converge, play, run_playbook, started, token_env
 from lab import Lab
 
