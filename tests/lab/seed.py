@@ -145,6 +145,8 @@ def _guest(cluster: Cluster, words: Mapping[str, Any], images: bool) -> None:
     values |= {key: _text(words[key]) for key in ("name", "tags", "ostype", "lock", "protection") if key in words}
     values |= {key: _text(value) for key, value in words.get("config", {}).items() if value is not None}
     values.setdefault("boot", print_boot(default_boot(values)))
+    if "agent" in words:
+        values.setdefault("agent", "1")
     if words.get("template"):
         values["template"] = "1"
     pending = {key: _text(value) for key, value in words.get("pending", {}).items()}

@@ -22,6 +22,7 @@ from typing import Any
 
 from aiohttp import BodyPartReader, web
 from fakepve import FakePve, PveError
+from fakepve.server import GENERIC
 
 from lab import schema as pve_schema
 from lab.api import ApiError, Call, Route
@@ -95,6 +96,7 @@ class LabServer(FakePve):
         self.cluster = cluster
         self.time_scale = cluster.clock.scale
         self.log: list[Request] = []
+        self._late: set[asyncio.Future[web.StreamResponse]] = set()
         self._table = {(route.method, route.template): route for route in routes}
         for method, template in self._table:
             if method not in pve_schema.load().paths[template]:
@@ -177,13 +179,11 @@ class LabServer(FakePve):
         path = request.path[len(API):]
         faults = self.cluster.faults
         seconds = faults.delay(request.method, path)
-        work = asyncio.ensure_future(self._delayed(request, handler, seconds))
         try:
             if seconds >= GATEWAY_TIMEOUT:
-                await asyncio.sleep(GATEWAY_TIMEOUT * self.time_scale)
-                response: web.StreamResponse = web.Response(status=596, reason="Connection timed out")
+                response = await self._too_late(request, handler, seconds)
             else:
-                response = await asyncio.shield(work)
+                response = await self._delayed(request, handler, seconds)
         except Unauthorized as refused:
             await asyncio.sleep(3 * self.time_scale)
             response = web.Response(status=401, reason=str(refused))
@@ -193,6 +193,18 @@ class LabServer(FakePve):
             request.transport.close()
         return response
 
+    async def _too_late(self, request: web.Request, handler: Any, seconds: float) -> web.StreamResponse:
+        await self._read_body(request)  # it is gone when the answer is out
+        work = asyncio.ensure_future(self._delayed(request, handler, seconds))
+        self._late.add(work)
+        work.add_done_callback(self._late.discard)
+        await asyncio.sleep(GATEWAY_TIMEOUT * self.time_scale)
+        return web.Response(status=596, reason="Connection timed out")
+
+    async def finish_late(self) -> None:
+        """Waits for the work whose answers came too late."""
+        await asyncio.gather(*self._late, return_exceptions=True)
+
     async def _delayed(self, request: web.Request, handler: Any, seconds: float) -> web.StreamResponse:
         if seconds:
             await asyncio.sleep(seconds * self.time_scale)
@@ -201,7 +213,7 @@ class LabServer(FakePve):
 
     async def _dispatch(self, request: web.Request) -> web.StreamResponse:
         path = request.path[len(API):]
-        match = self.resolve(request, API)
+        match = request[GENERIC]
         route = self._table.get((request.method, match.template)) if match else None
         user = request.get(USER)
         if match is not None and (request.method, match.template) == ("POST", "/access/ticket"):

@@ -88,7 +88,7 @@ class Lab:
 
     def stop(self) -> None:
         """Lets tasks end and stops listening. Mistakes of the lab itself are raised now."""
-        self.cluster.tasks.settle()
+        self.settle()
         loop, thread = self._loop, self._thread
         if loop is not None and thread is not None:
             asyncio.run_coroutine_threadsafe(self.server.stop(), loop).result(30)
@@ -98,6 +98,12 @@ class Lab:
             self._loop = self._thread = None
         if self.cluster.crashes:
             raise RuntimeError("the lab made mistakes:\n" + "\n".join(self.cluster.crashes))
+
+    def settle(self) -> None:
+        """Waits until the work behind answers that came too late is done, and all tasks."""
+        if self._loop is not None:
+            asyncio.run_coroutine_threadsafe(self.server.finish_late(), self._loop).result(60)
+        self.cluster.tasks.settle()
 
     # ---- how to reach it
 
