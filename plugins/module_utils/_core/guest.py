@@ -17,6 +17,7 @@ from .slot import Slot, find_slot
 
 #: Other keys than drives that decide about a guest's disks. The description carries the journal, see journal.py.
 HARDWARE_KEYS = ("boot", "bootdisk", "scsihw", "description")
+_DEVICE = re.compile(r"(net|usb|hostpci)\d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +190,7 @@ def read_guest(
         elif row.value is not None:
             configured[row.key] = row.value
     hotplug = live.get("hotplug", "network,disk,usb")
+    in_force = read_hardware(live)
     return Guest(
         vmid=vmid,
         name=configured.get("name", name),
@@ -198,13 +200,13 @@ def read_guest(
         lock=live.get("lock"),
         protection=live.get("protection") == "1",
         digest=live.get("digest", ""),
-        configured=read_hardware(configured),
-        live=read_hardware(live),
+        configured=in_force if configured == live else read_hardware(configured),
+        live=in_force,
         waiting=frozenset(waiting),
         deleting=MappingProxyType(deleting),
         has_snapshots="parent" in live,
         hotplug_disks=hotplug == "1" or "disk" in re.split(r"[,;\s]+", hotplug),
-        devices=frozenset(key for key in configured if re.fullmatch(r"(net|usb|hostpci)\d+", key)),
+        devices=frozenset(key for key in configured if _DEVICE.fullmatch(key)),
     )
 
 

@@ -204,8 +204,8 @@ def _read_disk(slot: Slot, entry: Mapping[str, object], collector: _Collector) -
 
 def _read_options(slot: Slot, entry: Mapping[str, object], collector: _Collector) -> Iterator[tuple[str, str]]:
     for key, value in entry.items():
-        name = _OPTION_SPELLINGS.get(key)
-        if name is None or value is None:
+        name = None if value is None else _OPTION_SPELLINGS.get(key)
+        if name is None:
             continue
         row = TABLE[name]
         if slot.bus not in row.buses:

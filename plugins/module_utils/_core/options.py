@@ -116,7 +116,7 @@ class Option:
 
     def same(self, left: str | None, right: str | None) -> bool:
         """Whether two stored values mean the same; ``None`` is an absent option, which means its default."""
-        return self._meaning(left) == self._meaning(right)
+        return left == right or self._meaning(left) == self._meaning(right)
 
     def _meaning(self, stored: str | None) -> str | None:
         if stored is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 from fractions import Fraction
+from functools import lru_cache
 
 from .errors import ParseError
 
@@ -29,7 +30,12 @@ def parse_size(value: str | int | float) -> int:
     """
     if isinstance(value, bool):
         raise ParseError(f"size {value!r} is a boolean; {_ALLOWED}")
-    text = str(value).strip()
+    return _parse_text(str(value).strip())
+
+
+# A cluster's disks have a handful of sizes, and each is read several times for a plan; so too below.
+@lru_cache(maxsize=1024)
+def _parse_text(text: str) -> int:
     match = _USER_SIZE.fullmatch(text)
     if match is None:
         if re.fullmatch(r"\d+(\.\d+)?\s*[kKMGTP]B", text):
@@ -45,6 +51,7 @@ def _whole_kib(exact: Fraction) -> int:
     return -(-exact // KIB) * KIB
 
 
+@lru_cache(maxsize=1024)
 def parse_pve_size(text: str) -> int | None:
     """Read the ``size=`` of a drive string.
 

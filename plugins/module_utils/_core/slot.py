@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 from types import MappingProxyType
 
 from .errors import ParseError
@@ -42,6 +43,7 @@ class Slot:
         return self.bus in ("efidisk", "tpmstate")
 
 
+@lru_cache(maxsize=1024)  # every guest of a cluster has the same few keys
 def find_slot(text: str) -> Slot | None:
     """Read the name of a slot that exists in PVE, or ``None``: used to pick drives out of a configuration."""
     match = _SLOT.fullmatch(text)
