@@ -202,8 +202,11 @@ def _plan_moved(draft: Draft, disk: Disk, source: Slot) -> None:
 
 def _adjust_arrived(draft: Draft, disk: Disk) -> None:
     """A disk that was imported, attached or switched becomes what else is declared once it is there."""
+    arrived = [action for action in draft.actions if action.slot == disk.slot]
+    if not arrived:
+        return
     rest = replace(disk, volume=None, options={}, unset=())
-    for action in [action for action in draft.actions if action.slot == disk.slot]:
+    for action in arrived:
         if isinstance(action, Create) and action.source and disk.size is not None:
             if action.size is None or disk.size > action.size:
                 draft.add(Resize(disk.slot, action.size, disk.size))
@@ -254,8 +257,8 @@ def _plan_boot(draft: Draft) -> None:
     configured = draft.guest.configured
     switches = [action for action in draft.actions if isinstance(action, Switch)]
     renames = {str(a.source): str(a.slot) for a in switches if not a.drive.is_cdrom}
-    after = reduce(project, cut_calls(draft), draft.guest)
     if draft.layout.boot is not None:
+        after = reduce(project, cut_calls(draft), draft.guest)
         _check_boot(draft, after)
         wanted = Boot(draft.layout.boot)
         if after.configured.boot != wanted:
