@@ -13,6 +13,7 @@ import typing as t
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import repeat
 
 from .._core.errors import DiskwrightError, Refusal
 from .._core.plan import Facts
@@ -90,7 +91,10 @@ class Convergence:
         """Find, read and plan every guest. Writes nothing."""
         self._find()
         self._read()
-        self._each(self._plan, [job for job in self.jobs if job.guest is not None and not job.failed])
+        read = [job for job in self.jobs if job.guest is not None and not job.failed]
+        for job in read:  # nothing but thinking, so threads would only wait for each other
+            self._guarded(self._plan, job)
+        self._each(self._plan_closely, [job for job in read if job.plan is None and not job.failed])
 
     def execute(self) -> None:
         """Carry out the plans that have something to do and nothing against them."""
@@ -127,27 +131,31 @@ class Convergence:
                 job.guest = guest
 
     def _plan(self, job: Job) -> None:
-        """Plan from what was read in bulk; look closer only when there is something to do."""
+        """Plan from what was read in bulk. Without a plan, the guest has to be looked at more closely."""
         guest = t.cast("Guest", job.guest)
         plan = None if find_needs(guest, job.layout) else make_plan(Facts(guest), job.layout)
-        if plan is None or plan.changed or plan.refusals:
-            guest = read_again(self._client, guest)
-            plan = make_plan(self._surroundings.facts(guest, job.layout), job.layout)
-        job.guest, job.plan = guest, plan
+        if plan is not None and not plan.changed and not plan.refusals:
+            job.plan = plan
+
+    def _plan_closely(self, job: Job) -> None:
+        """Plan what there is to do, or to refuse, from the guest as it is now and from what is around it."""
+        guest = read_again(self._client, t.cast("Guest", job.guest))
+        job.guest, job.plan = guest, make_plan(self._surroundings.facts(guest, job.layout), job.layout)
 
     def _execute(self, job: Job) -> None:
         job.outcome = self._executor.execute(job.layout, t.cast("Plan", job.plan))
 
     def _each(self, work: Callable[[Job], None], jobs: Sequence[Job]) -> None:
-        def guarded(job: Job) -> None:
-            try:
-                work(job)
-            except DiskwrightError as error:
-                job.error = f"{job.label}: {error}"
-
         if len(jobs) <= 1 or self._concurrency == 1:
             for job in jobs:
-                guarded(job)
+                self._guarded(work, job)
             return
         with ThreadPoolExecutor(min(self._concurrency, len(jobs))) as pool:
-            list(pool.map(guarded, jobs))
+            list(pool.map(self._guarded, repeat(work), jobs))
+
+    @staticmethod
+    def _guarded(work: Callable[[Job], None], job: Job) -> None:
+        try:
+            work(job)
+        except DiskwrightError as error:
+            job.error = f"{job.label}: {error}"
