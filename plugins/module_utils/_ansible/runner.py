@@ -18,6 +18,9 @@ from .connection import connection_argument_spec, endpoint
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+# How many v make Ansible show arguments.
+_SHOWS_ARGUMENTS = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Result:
@@ -87,7 +90,7 @@ def run_api_module(
 def _exit(module: AnsibleModule, result: Result) -> None:
     for text in result.warnings:
         module.warn(text)
-    data = dict(result.data, changed=result.changed, invocation={"module_args": _given(module.params)})
+    data = dict(result.data, changed=result.changed, invocation={"module_args": _arguments(module)})
     if result.diff:
         data["diff"] = [{"prepared": result.diff}]
     if result.failure is not None:
@@ -95,12 +98,19 @@ def _exit(module: AnsibleModule, result: Result) -> None:
     module.exit_json(**data)
 
 
-def _given(value: t.Any) -> t.Any:
-    """Parameters without those that nobody gave.
+def _arguments(module: AnsibleModule) -> dict[str, t.Any]:
+    """The arguments for the result: those that were given, and what is declared only for ``-vvv``, which shows it.
 
-    AnsibleModule returns all of them: for a thousand guests, four fifths of the result would be nulls, which the
-    controller takes seconds to read.
+    AnsibleModule returns every one that there is. For a thousand guests four fifths of the result would be nulls and
+    most of the rest what the playbook says anyway, and the controller would take seconds to read it.
     """
+    given = t.cast("dict[str, t.Any]", _given(module.params))
+    if module._verbosity >= _SHOWS_ARGUMENTS:
+        return given
+    return {name: value for name, value in given.items() if not isinstance(value, list)}
+
+
+def _given(value: object) -> object:
     if isinstance(value, dict):
         return {name: _given(one) for name, one in value.items() if one is not None}
     return [_given(one) for one in value] if isinstance(value, list) else value
