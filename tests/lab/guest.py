@@ -198,16 +198,17 @@ class Guest:
 
     def config_answer(self, current: bool, snapshot: str | None) -> bytes:
         """The body of GET config."""
-        name = f"config {current} {snapshot}"
-        if name not in self._answers:
-            self._answers[name] = _body(self._config(current, snapshot))
-        return self._answers[name]
+        answers, name = self._answers, f"config {current} {snapshot}"  # a write puts an empty dict in its place
+        if name not in answers:
+            answers[name] = _body(self._config(current, snapshot))
+        return answers[name]
 
     def pending_answer(self) -> bytes:
         """The body of GET pending."""
-        if "pending" not in self._answers:
-            self._answers["pending"] = _body(self._pending())
-        return self._answers["pending"]
+        answers = self._answers
+        if "pending" not in answers:
+            answers["pending"] = _body(self._pending())
+        return answers["pending"]
 
     def _config(self, current: bool, snapshot: str | None) -> dict[str, Any]:
         conf = self._conf

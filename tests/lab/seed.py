@@ -37,9 +37,11 @@ from __future__ import annotations
 
 import copy
 import functools
+import json
 import time
 import uuid
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -75,17 +77,17 @@ def plant(cluster: Cluster, seed: Seed) -> None:
     for name, content in seed.get("files", {}).items():
         _file(cluster, name, content)
     for words in seed.get("guests", []):
-        _guest(cluster, words, bool(seed.get("images", True)))
+        guest = _guest(cluster, words, bool(seed.get("images", True)))
+        if words.get("running"):
+            run(guest)
 
 
 def wake(cluster: Cluster, seed: Seed) -> None:
-    """What no file keeps, at each start: which guests run, which slots are stuck, what agents know."""
+    """What no file keeps, at each start: which slots are stuck, what agents know."""
     for words in seed.get("guests", []):
         guest = cluster.find(int(words["vmid"]))
         if guest is None:
             continue
-        if words.get("running"):
-            run(guest)
         if "agent" in words:
             guest.agent = from_seed(words["agent"])
         cluster.faults.busy_slots |= {(guest.vmid, slot) for slot in words.get("busy", [])}
@@ -95,6 +97,22 @@ def run(guest: Guest) -> None:
     """Marks a guest as running with what its configuration has, whatever is pending."""
     values = guest.conf.values
     guest.running = Running(values=dict(values), drives={slot: values[slot] for slot, _ in drives(values)})
+
+
+def keep_running(cluster: Cluster, path: Path) -> None:
+    """Notes which guests run, for the next start. A lab that is killed loses that, as a node without power does."""
+    rows = {guest.vmid: asdict(guest.running) for guest in cluster.guests() if guest.running}
+    path.write_text(json.dumps(rows))
+
+
+def take_up_running(cluster: Cluster, path: Path) -> None:
+    """Lets the guests run that ran when the lab was stopped."""
+    rows = json.loads(path.read_text()) if path.exists() else {}
+    path.unlink(missing_ok=True)
+    for vmid, row in rows.items():
+        guest = cluster.find(int(vmid))
+        if guest is not None:
+            guest.running = Running(**row)
 
 
 def _accounts(cluster: Cluster, seed: Seed) -> None:
@@ -138,7 +156,7 @@ def _text(value: Any) -> str:
     return ";".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _guest(cluster: Cluster, words: Mapping[str, Any], images: bool) -> None:
+def _guest(cluster: Cluster, words: Mapping[str, Any], images: bool) -> Guest:
     vmid, node = int(words["vmid"]), str(words.get("node", cluster.nodes[0]))
     values = {"scsihw": "virtio-scsi-single", "memory": "512", "smbios1": f"uuid={uuid.uuid4()}",
               "vmgenid": str(uuid.uuid4()), "meta": f"creation-qemu=10.0.13,ctime={int(time.time())}"}
@@ -155,7 +173,7 @@ def _guest(cluster: Cluster, words: Mapping[str, Any], images: bool) -> None:
         _volumes(cluster, node, words, conf)
         for name in words.get("snapshots", []):
             _snapshot(cluster, node, conf, name)
-    cluster.add_guest(vmid, node, render(conf))
+    return cluster.add_guest(vmid, node, render(conf))
 
 
 def _volumes(cluster: Cluster, node: str, words: Mapping[str, Any], conf: Conf) -> None:

@@ -43,6 +43,8 @@ class Lab:
         if self._new:
             seeds.plant(self.cluster, self.seed)
             self._kept.write_text(json.dumps(self.seed, indent=1, default=str))
+        else:
+            seeds.take_up_running(self.cluster, self._running)
         seeds.wake(self.cluster, self.seed)
         self.server = LabServer(self.cluster, ROUTES, host, port)
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -51,6 +53,10 @@ class Lab:
     @property
     def _kept(self) -> Path:
         return self.state / "seed.json"
+
+    @property
+    def _running(self) -> Path:
+        return self.state / "running.json"
 
     def _seed(self, seed: seeds.Seed | Path | str | None) -> dict[str, Any]:
         self._new = not self._kept.exists()
@@ -96,6 +102,7 @@ class Lab:
             thread.join(30)
             loop.close()
             self._loop = self._thread = None
+            seeds.keep_running(self.cluster, self._running)
         if self.cluster.crashes:
             raise RuntimeError("the lab made mistakes:\n" + "\n".join(self.cluster.crashes))
 

@@ -72,11 +72,13 @@ def test_volumes_are_real_images(lab: Lab, call: Client) -> None:
 def test_a_restarted_lab_goes_on(tmp_path: Path) -> None:
     with Lab(tmp_path, SEED) as lab:
         assert Client(lab)("PUT", "/nodes/pve2/qemu/101/config", cores=3)[0] == 200
+        assert Client(lab)("PUT", G + "/config", sata0="local:1")[0] == 200
         secret = lab.token()
     with Lab(tmp_path) as lab:
         assert lab.cluster.nodes == ["pve1", "pve2"]
         assert lab.config(101)["cores"] == "3"
         assert (lab.guest(101).running, lab.guest(100).running is not None) == (None, True)
+        assert lab.pending(100).keys() == {"sata0"}
         assert lab.token() == secret
         assert lab.guest(101).conf.snapshots["before"]["virtio0"] == "tank:vm-101-disk-0,size=8M"
         assert lab.cluster.storages("pve2").snapshots("tank:vm-101-disk-0") == ["before"]
