@@ -306,10 +306,9 @@ class Move(Action):
         places = [f"{self.drive.storage} -> {self.storage}"] if self.drive.storage != self.storage else []
         if self.drive.format != self.new_format:
             places.append(f"{self.drive.format} -> {self.new_format}")
+        source = "the copy" if self.drive.is_new else self.drive.volume
         fate = "destroyed" if self.delete_source else "kept as unused"
-        return Line(
-            "~", str(self.slot), ", ".join(places) or f"copied on {self.storage}", f"{self.drive.volume} {fate}"
-        )
+        return Line("~", str(self.slot), ", ".join(places) or f"copied on {self.storage}", f"{source} {fate}")
 
 
 @dataclass(frozen=True, slots=True)
