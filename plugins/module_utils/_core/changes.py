@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .actions import Change, Destroy, Detach, Move, Resize
 from .draft import Draft
-from .drive import Drive, volume_base
+from .drive import Drive, new_volume, volume_base
 from .guest import Guest
 from .layout import Disk
 from .options import TABLE, Effect
@@ -75,7 +75,9 @@ def _refreshed(guest: Guest, slot: Slot, current: Drive) -> Drive:
     A value that waits carries the size from before a resize, and would bring it back.
     """
     live = guest.live.drives.get(slot)
-    if live is None or live.volume != current.volume or live.size is None or live.size == current.size:
+    if live is None or live.volume != current.volume or live.size is None:
+        return current
+    if current.size is not None and current.made_of(live.size, current.size):
         return current
     return current.with_size(live.size)
 
@@ -98,7 +100,7 @@ def _resize(draft: Draft, disk: Disk, current: Drive, moved_format: str | None) 
         return
     size = real_size(draft, disk.slot, current)
     if size is not None and disk.size <= size:
-        if disk.size < size and not disk.minimum:
+        if not disk.minimum and not current.made_of(disk.size, size):
             draft.refuse(
                 disk.slot,
                 "size",
@@ -207,7 +209,8 @@ def _flatten_in_place(draft: Draft, disk: Disk, current: Drive, formats: tuple[s
         return None
     storage = current.storage or ""
     draft.add(Move(disk.slot, current, storage, between, between, delete_source=True))
-    draft.add(Move(disk.slot, current, storage, current.format, current.format, delete_source=True))
+    copy = current.with_volume(new_volume(storage, between))
+    draft.add(Move(disk.slot, copy, storage, current.format, current.format, delete_source=True))
     return current.format
 
 

@@ -16,6 +16,7 @@ from .size import format_pve_size, parse_pve_size
 
 _EXTENSION = re.compile(r"\.(raw|qcow2|qcow|qed|vmdk|cloop)$")
 _OWNER = re.compile(r"(?:vm|base|subvol|basevol)-(\d+)-")
+_ROUNDING = (1024**2, 4 * 1024**2)
 #: The name of a volume in a projection when only PVE will know it.
 NEW_VOLUME = "(new)"
 
@@ -89,6 +90,16 @@ class Drive:
     def is_base(self) -> bool:
         """Whether the volume is a template's base volume."""
         return volume_name(self.volume).startswith(("base-", "basevol-"))
+
+    def made_of(self, asked: int, found: int) -> bool:
+        """Whether ``found`` bytes are what the storage made of ``asked``.
+
+        Block storages round up (LVM to extents of 4 MiB, ZFS and RBD to MiB), and PVE writes the rounded size into the
+        configuration the next time that it looks at the volume. Seen on a PVE 9.2.11.
+        """
+        in_folder = "/" in self.volume
+        rounded = not in_folder and self.format == "raw" and found in (-(-asked // unit) * unit for unit in _ROUNDING)
+        return asked == found or rounded
 
     def with_options(self, changes: Mapping[str, str | None]) -> Drive:
         """The same drive with options set (a text) or removed (``None``); all others stay as they are."""

@@ -319,7 +319,8 @@ def _differences(projected: Hardware, actual: Hardware) -> Iterator[str]:
 
 def _same_drive(wanted: Drive, found: Drive) -> bool:
     same_volume = wanted.storage == found.storage if wanted.is_new else wanted.volume == found.volume
-    ignored = {"format", *_DROPPED} | ({"size"} if wanted.get("size") is None else set())
+    rounded = wanted.size is not None and found.size is not None and found.made_of(wanted.size, found.size)
+    ignored = {"format", *_DROPPED} | ({"size"} if wanted.size is None or rounded else set())
     return same_volume and _compared(wanted, ignored) == _compared(found, ignored)
 
 
