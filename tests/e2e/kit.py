@@ -116,11 +116,7 @@ def run_playbook(
         hosts.write_text(yaml.safe_dump(dict(inventory or {"all": {"hosts": {"localhost": {}}}})))
         environment = _environment(folder, env, results)
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(hosts), "-c", "local", *flags]
-        command += [
-            "-e",
-            f"ansible_python_interpreter={sys.executable}",
-            plays if isinstance(plays, str) else str(book),
-        ]
+        command += ["-e", f"ansible_python_interpreter={sys.executable}", name]
         done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
         lines = results.read_text().splitlines() if results.exists() else []
     return Run(done.returncode, done.stdout, done.stderr, [Task(**json.loads(line)) for line in lines])
