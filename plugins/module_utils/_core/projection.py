@@ -124,12 +124,22 @@ def project(guest: Guest, call: Call, knowledge: Knowledge | None = None) -> Gue
         return replace(guest, configured=configured, live=configured)
     now = tuple(action for action in call.actions if written_at_once(action, guest))
     live = replace(_apply(guest, guest.live, call, known, now), boot=guest.live.boot)
-    # A volume whose deletion or replacement waits is not unused before the stop.
-    used = {drive.volume for drive in live.drives.values()}
-    unused = MappingProxyType({slot: volume for slot, volume in configured.unused.items() if volume not in used})
+    unused = _unused_while_running(guest.vmid, configured, live)
     return _with_waiting(
         replace(guest, configured=replace(configured, unused=unused), live=replace(live, unused=unused))
     )
+
+
+def _unused_while_running(vmid: int, configured: Hardware, live: Hardware) -> Mapping[Slot, str]:
+    """The unused entries of both states: a volume whose deletion or replacement waits is used until the stop."""
+    state = _State(configured, None, vmid)
+    arriving = {drive.volume for drive in configured.drives.values()}
+    state.unused = {slot: volume for slot, volume in live.unused.items() if volume not in arriving}
+    used = {drive.volume for drive in live.drives.values()}
+    for volume in configured.unused.values():
+        if volume not in used:
+            state.keep(volume)
+    return state.frozen().unused
 
 
 def _project_stop(guest: Guest) -> Guest:

@@ -17,7 +17,7 @@ from ansible_collections.diskwright.proxmox.plugins.module_utils._core.propstrin
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.slot import find_slot
 from hypothesis import HealthCheck, given, settings
 from unit._core.planning import shape
-from unit._core.worlds import UNKNOWN, situations, world
+from unit._core.worlds import PATH, UNKNOWN, situations, world
 
 WORLD = world()
 Situation = tuple[Guest, Layout]
@@ -77,10 +77,10 @@ def nothing_is_destroyed_without_leave(situation: Situation, plan: Plan) -> None
 
 
 def no_volume_is_lost(situation: Situation, plan: Plan) -> None:
-    """Every disk is somewhere in each state, unless the plan says that it is destroyed."""
+    """Every disk of ours is somewhere in each state, unless the plan says that it is destroyed."""
     destroyed = {getattr(action, "volume", None) for action in plan.actions if action.verb == "destroy"}
     left = {action.drive.volume for action in plan.actions if action.verb == "move" and action.delete_source}
-    before = {*known_disks(plan.before.configured), *plan.before.configured.unused.values()}
+    before = {*known_disks(plan.before.configured), *plan.before.configured.unused.values()} - {PATH}
     for guest in states(plan):
         there = {*known_disks(guest.configured), *known_disks(guest.live), *guest.configured.unused.values()}
         assert before - destroyed - left <= there

@@ -202,6 +202,20 @@ RUNNING: dict[str, tuple[dict[str, str], tuple[Action, ...], dict[str, str], dic
         {"ide1": A},
         {"ide1"},
     ),
+    "only what is unplugged takes a number": (
+        {"ide1": A, "scsi1": B},
+        (Detach(s("ide1"), d(A)), Detach(s("scsi1"), d(B))),
+        {"unused0": volume(B)},
+        {"ide1": A, "unused0": volume(B)},
+        {"ide1"},
+    ),
+    "an unused volume that waits for a slot is unused no more": (
+        {"unused0": volume(A)},
+        (Attach(s("sata1"), d(A)),),
+        {"sata1": A},
+        {},
+        {"sata1"},
+    ),
     "a waiting option": (
         {"scsi0": A},
         (Change(s("scsi0"), d(A), d(CHANGED)),),

@@ -20,6 +20,9 @@ NAMES = (
     *(f"local-lvm:vm-100-disk-{number}" for number in range(3)),
     *(f"thickchain:vm-100-disk-{number}.qcow2" for number in range(2)),
 )
+PATH = "/dev/sdb"
+EFI = "local:100/vm-100-disk-9.qcow2,efitype=4m,size=528K"
+CLOUDINIT = "local-lvm:vm-100-cloudinit,media=cdrom,size=4M"
 ISOS = ("local:iso/debian.iso", "local:iso/virtio-win.iso")
 IMPORT = "local:import/web.qcow2"
 #: Options with a few of their values; the last one is of a later PVE than this collection knows.
@@ -30,6 +33,8 @@ OPTIONS = {
     "scsi": {**COMMON, "iothread": ("0", "1"), "ssd": ("1",), "queues": ("4",)},
     "virtio": {**COMMON, "iothread": ("1",), "ro": ("1",)},
 }
+FIRMWARE = {"slot": "efidisk0", "storage": "local", "efitype": "4m"}
+SEED = {"slot": "ide0", "cloudinit": True, "storage": "local"}
 UNKNOWN = frozenset({"future"})
 sizes = st.integers(2, 5)
 
@@ -67,6 +72,8 @@ def guests(draw: st.DrawFn) -> Guest:
     legacy = {"boot": "cdn", "bootdisk": slots[0]}
     config |= draw(st.sampled_from(({}, {"boot": f"order={';'.join(listed)}"}, legacy)))
     config |= {"net0": "virtio=BC:24:11:00:00:01,bridge=vmbr0"}
+    config |= draw(st.sampled_from(({}, {}, {}, {"protection": "1"}, {"hotplug": "network"}, {"lock": "backup"})))
+    config |= draw(st.sampled_from(({}, {}, {"efidisk0": EFI}, {"ide0": CLOUDINIT}, {"scsi5": f"{PATH},size=1G"})))
     running = draw(st.booleans())
     if not running:
         return make_guest(config)
@@ -78,7 +85,7 @@ def guests(draw: st.DrawFn) -> Guest:
 def waiting(
     draw: st.DrawFn, config: dict[str, str], slots: list[str], spare: str
 ) -> tuple[dict[str, str], dict[str, int]]:
-    """What may wait on a running guest without anything having gone wrong: what PVE can't do at once."""
+    """What may wait on a running guest: what PVE can't do at once, and seldom what a failed call has left."""
     pending: dict[str, str] = {}
     deleting: dict[str, int] = {}
     for slot in slots:
@@ -88,7 +95,7 @@ def waiting(
             size = config[slot].rsplit("size=", 1)[1]
             pending[slot] = text(config[slot].split(",")[0], {**draw(options(bus_of(slot))), "size": size})
         elif how == "delete" and bus_of(slot) in ("ide", "sata"):
-            deleting[slot] = 1
+            deleting[slot] = draw(st.sampled_from((1, 1, 1, 2)))
     free = [slot for slot in ("sata0", "sata1") if slot not in config]
     if free and draw(st.booleans()):
         pending[free[0]] = text(spare, {"size": "3G"})
@@ -127,6 +134,7 @@ def layouts(draw: st.DrawFn, guest: Guest) -> Layout:
     """A declaration that does not contradict itself; what it asks for may still be impossible."""
     slots = draw(st.lists(st.sampled_from(SLOTS), unique=True, max_size=3))
     entries = [draw(disks(slot, guest)) for slot in slots]
+    entries += draw(st.sampled_from(([], [], [], [FIRMWARE], [{"slot": "efidisk0", "state": "detached"}], [SEED])))
     if draw(st.integers(0, 3)) == 0:
         entries.append({"slot": draw(st.sampled_from(("unused0", "unused1"))), "state": "absent"})
     data: dict[str, Any] = {"vmid": 100, "name": "web1", "disks": entries}
@@ -135,6 +143,7 @@ def layouts(draw: st.DrawFn, guest: Guest) -> Layout:
     if draw(st.integers(0, 3)) == 0:
         data["scsihw"] = "virtio-scsi-single"
     data["undeclared"] = draw(st.sampled_from(("keep", "keep", "report", "detach")))
+    data["revert_leftovers"] = draw(st.booleans())
     data["power"] = draw(st.sampled_from(("never", "stop_if_needed")))
     layout, refusals = read_layout(data, Layout(allow_destroy=draw(st.booleans())))
     assume(not refusals)
