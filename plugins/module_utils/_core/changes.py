@@ -176,7 +176,9 @@ def _may_move(draft: Draft, disk: Disk, current: Drive) -> bool:
         draft.warn(disk.slot, f"snapshots ({', '.join(holding)}) stay with {current.volume} and do not move")
     if disk.slot.is_firmware:
         draft.needs_stop(disk.slot, option, value, f"{disk.slot} can't be moved while the guest runs")
-    if draft.guest.running and str(disk.slot) in draft.guest.changed_keys:
+    if draft.guest.running and disk.slot not in draft.guest.live.drives and not _arrives_live(draft, disk):
+        draft.needs_stop(disk.slot, option, value, "a disk that waits for the next start can't be moved")
+    elif draft.guest.running and str(disk.slot) in draft.guest.changed_keys:
         draft.needs_stop(
             disk.slot,
             option,

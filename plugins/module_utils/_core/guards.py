@@ -37,7 +37,7 @@ def find_leftovers(guest: Guest) -> tuple[str, ...]:
 
 
 def check_combinations(draft: Draft) -> None:
-    """Refuse what PVE writes into a configuration and QEMU then refuses at the start."""
+    """Refuse drives that PVE does not take as a whole, and those that it takes and QEMU then refuses at the start."""
     for action in draft.actions:
         drive = getattr(action, "after", None) if isinstance(action, Change) else getattr(action, "drive", None)
         if not isinstance(drive, Drive) or isinstance(action, (Move, Detach, Unplug)):
@@ -49,6 +49,14 @@ def check_combinations(draft: Draft) -> None:
                 "native",
                 f"QEMU does not start with it beside cache={drive.get('cache')}",
                 "write cache: none or directsync, or aio: io_uring or threads",
+            )
+        if drive.volume.startswith("/") and not draft.facts.may_use_paths:
+            draft.refuse(
+                action.slot,
+                "volume",
+                drive.volume,
+                "PVE takes absolute paths only from root@pam with a password",
+                "leave the drive as it is, or log in as root@pam with a password for this change",
             )
         for name, value in drive.options:
             _check_company(draft, action.slot, drive, name, value)
