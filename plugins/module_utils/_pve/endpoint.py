@@ -95,12 +95,12 @@ def _host_and_port(host: str, port: int | None) -> tuple[str, int]:
     text = host.strip()
     if not text:
         raise DiskwrightError("api_host is missing: the name or address of a PVE node (or PROXMOX_HOST)")
+    if "@" in text:  # before it is taken apart: a password may have signs that end the host's part
+        raise DiskwrightError("api_host holds a user name: give it as api_user, and the secret as api_password")
     try:
         return str(ipaddress.IPv6Address(text)), port or DEFAULT_PORT
     except ipaddress.AddressValueError:
         parts = urlsplit(text if "://" in text else f"//{text}")
-    if parts.username is not None or parts.password is not None:
-        raise DiskwrightError("api_host holds a user name: give it as api_user, and the secret as api_password")
     if parts.scheme not in ("", "https"):
         raise DiskwrightError(f"api_host={text}: the PVE API speaks https only")
     try:
@@ -115,6 +115,9 @@ def _host_and_port(host: str, port: int | None) -> tuple[str, int]:
 
 
 def _user_and_token(user: str, token_id: str) -> tuple[str, str | None]:
+    # PVE's documentation writes tokens as user@realm!token=secret, so no message repeats that either.
+    if any("=" in text.partition("!")[2] for text in (user, f"!{token_id}")):
+        raise DiskwrightError("the token's name holds its secret: give what is behind the '=' as api_token_secret")
     name, _mark, named_token = user.strip().partition("!")
     token = token_id.strip()
     if "!" in token:  # people paste the full id, which PVE's dialog shows
@@ -126,6 +129,8 @@ def _user_and_token(user: str, token_id: str) -> tuple[str, str | None]:
         raise DiskwrightError(f"api_user names the token {named_token}, api_token_id {token}")
     if not name:
         raise DiskwrightError("api_user is missing: a user with its realm, for example root@pam (or PROXMOX_USER)")
+    if ":" in name:
+        raise DiskwrightError("api_user holds a colon: give the user as user@realm, and the secret as api_password")
     if not re.fullmatch(r"[^\s@:/]+(@[^\s@:/]+)*@[A-Za-z][A-Za-z0-9._-]*", name):
         raise DiskwrightError(f"api_user={name}: expected a user with its realm, for example root@pam or ansible@pve")
     return name, token or named_token or None
