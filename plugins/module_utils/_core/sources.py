@@ -213,6 +213,14 @@ def attach(draft: Draft, disk: Disk, current: Drive | None) -> None:
     holders = [slot for slot in draft.guest.configured.slots_of(volume) if slot != disk.slot]
     if holders and _switched_by_volume(draft, disk, current, holders[0], volume):
         return
+    arriving = [
+        action.slot
+        for action in draft.actions
+        if isinstance(action, (Attach, Switch)) and action.drive.volume == volume
+    ]
+    if arriving:
+        draft.refuse(disk.slot, "volume", volume, f"{arriving[0]} is to receive it too", "declare it for one slot")
+        return
     leaving = [slot for slot in draft.guest.live.slots_of(volume) if slot != disk.slot and slot not in holders]
     if leaving:
         draft.needs_stop(disk.slot, "volume", volume, f"{leaving[0]} holds it until the guest stops")
