@@ -127,6 +127,9 @@ class Guest:
     :param has_snapshots: whether the configuration names a parent snapshot.
     :param hotplug_disks: whether PVE may plug disks into the running guest.
     :param devices: names of other devices that can stand in a boot order, ``net0`` and the like.
+    :param ostype: PVE's name of the guest's operating system, ``None`` when the configuration names none.
+    :param machine: the machine type and version, ``None`` when the configuration names none (PVE takes ``pc`` then).
+    :param bios: ``seabios`` or ``ovmf``.
     """
 
     vmid: int
@@ -144,6 +147,9 @@ class Guest:
     has_snapshots: bool = False
     hotplug_disks: bool = True
     devices: frozenset[str] = frozenset()
+    ostype: str | None = None
+    machine: str | None = None
+    bios: str = "seabios"
 
     @property
     def label(self) -> str:
@@ -207,6 +213,9 @@ def read_guest(
         has_snapshots="parent" in live,
         hotplug_disks=hotplug == "1" or "disk" in re.split(r"[,;\s]+", hotplug),
         devices=frozenset(key for key in configured if _DEVICE.fullmatch(key)),
+        ostype=configured.get("ostype"),
+        machine=configured.get("machine"),
+        bios=configured.get("bios", "seabios"),
     )
 
 
