@@ -19,6 +19,7 @@ from fakepve.shapes import FINGERPRINT
 from lab.access import Access
 from lab.api import ApiError, Call, Route, bad
 from lab.clock import Clock, GuestLock
+from lab.content import resource_rows
 from lab.drives import bootdisk_size
 from lab.faults import Faults
 from lab.guest import Guest
@@ -188,12 +189,6 @@ def _resource(call: Call, guest: Guest) -> dict[str, Any]:
     return {**row, "pool": pool} if pool else row
 
 
-def _storage_rows(call: Call) -> list[dict[str, Any]]:
-    from lab.content import resource_rows  # content needs Call, which needs this module
-
-    return resource_rows(call)
-
-
 def _resources(call: Call) -> list[dict[str, Any]]:
     kind, rows = call.values.get("type"), []
     if kind in (None, "vm"):
@@ -203,7 +198,7 @@ def _resources(call: Call) -> list[dict[str, Any]]:
         rows += [{"id": f"node/{node}", "type": "node", "node": node, "status": "online", "level": "",
                   "cgroup-mode": 2, **_node_usage(call, node)} for node in call.cluster.nodes]
     if kind in (None, "storage"):
-        rows += _storage_rows(call)
+        rows += resource_rows(call)
     return rows
 
 

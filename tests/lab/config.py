@@ -1,8 +1,8 @@
 # SPDX-FileCopyrightText: The diskwright.proxmox authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""GET, PUT and POST of a guest's configuration, unlink, create.
+"""GET, PUT and POST of a guest's configuration, unlink.
 
-After qemu-server 9.2.6, API2/Qemu.pm (update_vm_api, create_vm, check_vm_modify_config_perm). One call goes through
+After qemu-server 9.2.6, API2/Qemu.pm (update_vm_api, check_vm_modify_config_perm). One call goes through
 these stages: parameters, rights, the configuration's digest and lock (all before a UPID); then, under the guest's
 lock, deletions and new values are written as pending values one by one; at last they are applied, by hot-plug when
 the guest runs (lab.hotplug).
@@ -11,7 +11,6 @@ the guest runs (lab.hotplug).
 from __future__ import annotations
 
 import re
-import time
 import uuid
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -19,12 +18,11 @@ from typing import Any
 
 from lab import hotplug
 from lab.api import ApiError, Call, Route, TaskLog, bad
-from lab.disks import Maker, check_storages, check_syntax, in_use
-from lab.drives import UNUSED, Drive, boot_order, default_boot, is_drive, parse_drive, print_boot
-from lab.guest import Conf, Guest, render
+from lab.disks import Maker, check_storages, check_syntax
+from lab.drives import UNUSED, Drive, boot_order, is_drive, parse_drive, print_boot
+from lab.guest import Conf, Guest
 from lab.networks import with_mac
 from lab.schema import option_schema
-from lab.storages import StorageError
 
 CONFIG = "/nodes/{node}/qemu/{vmid}/config"
 RIGHTS = {
@@ -41,9 +39,6 @@ RIGHTS = {
 RIGHT_OF = {option: right for right, options in RIGHTS.items() for option in options.split()}
 NUMBERED = {"numa": "VM.Config.CPU", "net": "VM.Config.Network", "serial": "VM.Config.HWType",
             "usb": "VM.Config.HWType", "ipconfig": "VM.Config.Cloudinit|VM.Config.Network"}
-WINDOWS = ("wxp", "w2k", "w2k3", "w2k8", "wvista", "win7", "win8", "win10", "win11")
-NOT_CONFIG = ("node", "vmid", "archive", "storage", "force", "unique", "live-restore", "pool", "bwlimit", "start",
-              "ha-managed", "import-working-storage")
 
 
 def check_rights(call: Call, vmid: int, options: Iterable[str]) -> None:
@@ -193,7 +188,7 @@ class Update:
         """An unused volume is destroyed, whether or not `force` is given."""
         conf.check_protection(f"can't remove unused disk '{volid}'")
         self.call.check(f"/vms/{self.vmid}", "VM.Config.Disk")
-        deallocate(self.call, conf, option, Drive(option, volid), log)
+        hotplug.deallocate(self.call, conf, option, Drive(option, volid), log)
         conf.values.pop(option, None)
         guest.write(conf)
 
@@ -249,17 +244,6 @@ def _same_version(old: Drive, new: Drive) -> None:
         raise ApiError("cannot change TPM state version after creation")
 
 
-def deallocate(call: Call, conf: Conf, key: str, drive: Drive, log: TaskLog) -> None:
-    """Destroys the volume of a drive if the guest owns it and nothing else names it (try_deallocate_drive)."""
-    vmid = int(call.values["vmid"])
-    if drive.is_medium or not hotplug.owns(call.storages, vmid, drive.file, log):
-        return
-    call.check(f"/storage/{call.storages.parse_volid(drive.file)[0]}", "Datastore.AllocateSpace")
-    if in_use(call.storages, conf, drive.file, key):
-        raise ApiError(f"unable to delete '{drive.file}' - volume is still in use (snapshot?)")
-    call.storages.free(drive.file, log)
-
-
 def _names(values: dict[str, str], delete: str, revert: str) -> tuple[list[str], list[str]]:
     reverts, deletes = words(revert), []
     for option in reverts:
@@ -279,7 +263,7 @@ def _names(values: dict[str, str], delete: str, revert: str) -> tuple[list[str],
     return deletes, reverts
 
 
-def _prepare(call: Call, values: dict[str, str]) -> None:
+def prepare(call: Call, values: dict[str, str]) -> None:
     """What PVE makes of some values before it looks at the configuration."""
     for option in [key for key in values if re.fullmatch(r"net\d+", key)]:
         values[option] = with_mac(values[option], call.cluster.random)
@@ -288,7 +272,8 @@ def _prepare(call: Call, values: dict[str, str]) -> None:
         values["tags"] = ";".join(unique[tag] for tag in sorted(unique))
 
 
-def _cdrom_alias(values: dict[str, str]) -> None:
+def cdrom_alias(values: dict[str, str]) -> None:
+    """`cdrom` is ide2."""
     if value := values.pop("cdrom", None):
         values["ide2"] = value if "media=" in value else f"{value},media=cdrom"
 
@@ -304,10 +289,10 @@ def update_of(call: Call) -> Update:
     given = call.values.get("delete"), call.values.get("revert")
     if not any(given) and not values:
         raise ApiError("no options specified")
-    _cdrom_alias(values)
+    cdrom_alias(values)
     delete, revert = _names(values, *(str(text or "") for text in given))
     check_syntax(call, values)
-    _prepare(call, values)
+    prepare(call, values)
     if values.get("vmgenid") == "1":
         values["vmgenid"] = str(uuid.uuid4())
     vmid, working = int(call.values["vmid"]), call.values.get("import-working-storage")
@@ -355,94 +340,10 @@ def _unlink(call: Call) -> None:
     update_now(call)
 
 
-# ---- create
-
-
-def _create(call: Call) -> str:
-    vmid = int(call.values["vmid"])
-    values = {key: str(value) for key, value in call.values.items() if key not in NOT_CONFIG}
-    storage, pool = call.values.get("storage"), call.values.get("pool")
-    _check_create(call, vmid, storage, pool)
-    if call.values.get("archive"):
-        raise ApiError("the lab restores no backups", 501)
-    _cdrom_alias(values)
-    if values:
-        check_storages(call, vmid, values, storage, call.values.get("import-working-storage"))
-        check_rights(call, vmid, values)
-        check_syntax(call, values)
-        _prepare(call, values)
-    existing = call.cluster.find(vmid)
-    if existing is not None:
-        raise ApiError(f"unable to create VM {vmid} - VM {vmid} already exists on node '{existing.node}'")
-    call.cluster.add_guest(vmid, call.node, "lock: create\n")
-    return call.task("qmcreate", vmid, lambda log: _created(call, vmid, values, log))
-
-
-def _check_create(call: Call, vmid: int, storage: str | None, pool: str | None) -> None:
-    if pool is not None and pool not in call.cluster.access.pools:
-        raise ApiError(f"Permission check failed (pool '{pool}' does not exist)", 403)
-    if storage is not None:
-        call.check(f"/storage/{storage}", "Datastore.AllocateSpace")
-    if call.values.get("start"):
-        call.check(f"/vms/{vmid}", "VM.PowerMgmt")
-    if not call.allowed(f"/vms/{vmid}", "VM.Allocate") and not (
-            pool and call.allowed(f"/pool/{pool}", "VM.Allocate")):
-        raise ApiError("Permission check failed", 403)
-
-
-def _created(call: Call, vmid: int, values: dict[str, str], log: TaskLog) -> None:
-    cluster = call.cluster
-    try:
-        with cluster.lock(vmid, 1):
-            guest = cluster.guest(vmid, call.node)
-            maker = Maker(call, vmid, Conf(values), log, call.values.get("storage"),
-                          call.values.get("import-working-storage"))
-            try:
-                values.update(maker.make(values))
-            except (ApiError, StorageError) as error:
-                raise ApiError(f"unable to create VM {vmid} - {error.message}") from error
-            guest.store(render(Conf(_complete(values, log))))
-    except ApiError:
-        cluster.remove_guest(vmid)
-        raise
-    if pool := call.values.get("pool"):
-        cluster.access.pools[pool].add(f"/vms/{vmid}")
-        cluster.access.save()
-    if call.values.get("start"):
-        from lab.power import start  # power changes configurations, so it needs this module
-
-        log("Execute autostart")
-        start(call, vmid, log)
-
-
-def _complete(values: dict[str, str], log: TaskLog) -> dict[str, str]:
-    """What PVE adds to a new guest."""
-    values = {key: value for key, value in values.items() if value != ""}
-    values["meta"] = f"creation-qemu=10.0.13,ctime={int(time.time())}"
-    if not values.get("boot"):
-        values["boot"] = print_boot(default_boot(values))
-    values.setdefault("smbios1", f"uuid={uuid.uuid4()}")
-    if values.get("vmgenid", "1") == "1":
-        values["vmgenid"] = str(uuid.uuid4())
-    if values.get("ostype") in WINDOWS:
-        _pin_machine(values, log)
-    return values
-
-
-def _pin_machine(values: dict[str, str], log: TaskLog) -> None:
-    """Windows keeps the machine version of its installation."""
-    machine, comma, rest = values.get("machine", "pc").partition(",")
-    if machine in ("pc", "q35"):
-        machine = f"pc-{'q35' if machine == 'q35' else 'i440fx'}-10.0+pve1"
-        log(f"pinning machine type to '{machine}' for Windows guest OS")
-        values["machine"] = machine + comma + rest
-
-
 ROUTES = [
     Route("GET", CONFIG, _get, quick=True),
     Route("GET", "/nodes/{node}/qemu/{vmid}/pending", _pending, quick=True),
     Route("PUT", CONFIG, _put),
     Route("POST", CONFIG, _post),
     Route("PUT", "/nodes/{node}/qemu/{vmid}/unlink", _unlink),
-    Route("POST", "/nodes/{node}/qemu", _create),
 ]

@@ -19,6 +19,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from lab.api import ApiError
+from lab.drives import is_drive, parse_drive
 from lab.schema import option_schema
 
 SECTION = re.compile(r"^\[(?P<name>[^\]]+)\]\s*$")
@@ -177,8 +178,6 @@ class Guest:
 
     def write(self, conf: Conf) -> None:
         """Writes the configuration as PVE does: volumes in use are no longer listed as unused."""
-        from lab.drives import is_drive, parse_drive  # drives need option_schema from here
-
         used = {drive.file for section in (conf.values, conf.pending) for key, value in section.items()
                 if is_drive(key) and (drive := parse_drive(key, value))}
         for key in [k for k, v in conf.values.items() if k.startswith("unused") and v in used]:

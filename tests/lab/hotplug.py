@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from lab.api import ApiError, Call, TaskLog
+from lab.disks import in_use
 from lab.drives import Drive, boot_disks, is_drive, parse_drive
 from lab.guest import Conf, Guest
 from lab.networks import parts
@@ -52,6 +53,17 @@ def register_unused(call: Call, guest: Guest, conf: Conf, drive: Drive, log: Tas
         conf.add_unused(drive.file)
 
 
+def deallocate(call: Call, conf: Conf, key: str, drive: Drive, log: TaskLog) -> None:
+    """Destroys the volume of a drive if the guest owns it and nothing else names it (try_deallocate_drive)."""
+    vmid = int(call.values["vmid"])
+    if drive.is_medium or not owns(call.storages, vmid, drive.file, log):
+        return
+    call.check(f"/storage/{call.storages.parse_volid(drive.file)[0]}", "Datastore.AllocateSpace")
+    if in_use(call.storages, conf, drive.file, key):
+        raise ApiError(f"unable to delete '{drive.file}' - volume is still in use (snapshot?)")
+    call.storages.free(drive.file, log)
+
+
 @dataclass
 class Change:
     """Applies the pending values of one guest."""
@@ -88,8 +100,6 @@ class Change:
         return self.errors
 
     def _detach(self, conf: Conf, slot: str, force: bool) -> None:
-        from lab.config import deallocate  # config applies changes with this module
-
         drive = parse_drive(slot, conf.values[slot])
         if drive is None:
             return

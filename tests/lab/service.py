@@ -13,16 +13,28 @@ from typing import Any
 
 from fakepve.certs import make_cert
 
-from lab import access, agent, clones, cluster, config, content, operations, power, snapshots, tasks, transfers
+from lab import (
+    access,
+    agent,
+    clones,
+    cluster,
+    config,
+    content,
+    create,
+    operations,
+    power,
+    snapshots,
+    tasks,
+    transfers,
+)
 from lab import seed as seeds
 from lab.api import Route
 from lab.faults import Faults
 from lab.guest import Conf, Guest
 from lab.server import LabServer, Request
 
-ROUTES: list[Route] = [*access.ROUTES, *tasks.ROUTES, *cluster.ROUTES, *config.ROUTES, *operations.ROUTES,
-                       *clones.ROUTES, *snapshots.ROUTES, *power.ROUTES, *content.ROUTES, *transfers.ROUTES,
-                       *agent.ROUTES]
+ROUTES: list[Route] = [route for module in (access, tasks, cluster, config, create, operations, clones, snapshots,
+                                            power, content, transfers, agent) for route in module.ROUTES]
 
 
 class Lab:

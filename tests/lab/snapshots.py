@@ -15,7 +15,7 @@ from lab.api import ApiError, Call, Route, TaskLog
 from lab.clones import has_feature
 from lab.cluster import memory_of
 from lab.drives import UNUSED, Drive, drives
-from lab.guest import Conf, Guest
+from lab.guest import Conf, Guest, shown
 from lab.power import started, stopped
 from lab.storages import StorageError
 
@@ -59,8 +59,6 @@ def _list(call: Call) -> list[dict[str, Any]]:
 
 
 def _config(call: Call) -> dict[str, Any]:
-    from lab.guest import shown
-
     values = _snapshot(call.guest.conf, str(call.values["snapname"]))
     return {key: shown(key, value) for key, value in values.items()}
 
