@@ -207,7 +207,7 @@ class Switch(Action):
     def line(self) -> Line:
         dropped = sorted({key for key, _value in self.before.options} - {key for key, _value in self.drive.options})
         notes = ["same volume"]
-        if self.boot_follows:
+        if self.boot_follows and not self.drive.is_cdrom:
             notes.append("boot order follows")
         if dropped and self.slot is not None:
             notes.append(f"without {', '.join(dropped)}, which {self.slot.bus} does not have")

@@ -110,6 +110,10 @@ def disks(draw: st.DrawFn, slot: str, guest: Guest) -> dict[str, Any]:
         return disk | {"state": draw(st.sampled_from(("detached", "absent")))}
     if kind == "cdrom":
         return disk | {"iso": draw(st.sampled_from(("none", *ISOS)))}
+    drives = {str(source): drive for source, drive in guest.configured.drives.items()}
+    cdroms = [source for source, drive in drives.items() if drive.is_cdrom and source != slot]
+    if kind == "moved" and cdroms and bus_of(slot) != "virtio" and draw(st.booleans()):
+        return disk | {"moved_from": draw(st.sampled_from(cdroms)), "media": "cdrom"}
     disk |= draw(options(bus_of(slot), known_only=True))
     if draw(st.booleans()):
         disk |= {"size": draw(sizes), "minimum": draw(st.booleans())}
