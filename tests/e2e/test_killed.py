@@ -1,0 +1,305 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""A run that is killed anywhere is finished by the next one.
+
+The run is a process of its own that gets SIGKILL from the lab: before its n-th write is answered but after PVE has
+taken it up, or before PVE sees it at all. Tasks that PVE has started go on, as they do on a real node.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+from e2e import rig
+from lab import Lab
+from lab.api import Call, Route
+
+VMID = 100
+RUNNER = """
+import json, os, sys
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.layout import Layout, read_layout
+from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.client import Client, Endpoint
+from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.converge import Convergence
+from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.executor import Limits
+where, declaration, destroy = json.loads(sys.argv[1])
+declared = read_layout(declaration, Layout(allow_destroy=destroy))
+run = Convergence(Client(Endpoint(**where)), [declared], Limits(60), concurrency=1)
+print(os.getpid(), flush=True)
+run.prepare()
+run.execute()
+print(json.dumps([text for job in run.jobs for text in job.messages]), flush=True)
+"""
+
+
+@dataclass(frozen=True)
+class Job:
+    """A guest, what is declared for it, and what it has to be at last.
+
+    :param after: what each slot begins with at last, by slot.
+    :param gone: volumes that the declaration gives up.
+    """
+
+    guest: dict[str, Any]
+    declaration: dict[str, Any]
+    after: dict[str, str]
+    gone: tuple[str, ...] = ()
+    destroy: bool = False
+    slow: dict[str, float] = field(default_factory=dict)
+
+
+JOBS = {
+    "import and grow": Job(
+        {"config": {"scsi0": "local:100/vm-100-disk-0.raw,size=8M"}, "contents": {"scsi0": "the system"}},
+        {
+            "disks": [
+                {"slot": "scsi1", "storage": "tank", "import_from": "local:import/disk.raw", "size": "80M"},
+                {"slot": "scsi2", "storage": "local-lvm", "import_from": "local:import/img.qcow2", "size": "96M"},
+            ]
+        },
+        {"scsi0": "the system", "scsi1": "disk.raw of the lab\n", "scsi2": "img.qcow2 of the lab\n"},
+        slow={"qmconfig": 20, "resize": 5},
+    ),
+    "move": Job(
+        {
+            "config": {
+                "scsi0": "local:100/vm-100-disk-0.qcow2,size=8M",
+                "scsi1": "thick:vm-100-disk-0,cache=none,size=8M",
+            },
+            "contents": {"scsi0": "the system", "scsi1": "the data"},
+        },
+        {
+            "disks": [
+                {"slot": "scsi0", "storage": "tank", "size": "16M", "ssd": True},
+                {"slot": "scsi1", "storage": "local", "format": "qcow2", "delete_source": True},
+            ]
+        },
+        {"scsi0": "the system", "scsi1": "the data"},
+        gone=("thick:vm-100-disk-0",),
+        slow={"qmmove": 20},
+    ),
+    "bus of a running guest": Job(
+        {
+            "running": True,
+            "config": {
+                "description": "notes of mine",
+                "scsi0": "local:100/vm-100-disk-0.raw,size=8M",
+                "scsi3": "local-lvm:vm-100-disk-1,iops_rd=100,ssd=1,size=8M",
+                "scsi4": "tank:vm-100-disk-2,discard=on,size=8M",
+            },
+            "contents": {"scsi0": "the system", "scsi3": "the data", "scsi4": "the logs"},
+        },
+        {
+            "disks": [
+                {"slot": "virtio1", "moved_from": "scsi3", "size": "12M"},
+                {"slot": "virtio2", "moved_from": "scsi4"},
+                {"slot": "scsi5", "storage": "local", "size": "4M"},
+            ]
+        },
+        {"scsi0": "the system", "virtio1": "the data", "virtio2": "the logs", "scsi5": ""},
+        slow={"qmconfig": 20},
+    ),
+    "shut down, bus, start": Job(
+        {
+            "running": True,
+            "config": {
+                "description": "notes of mine",
+                "sata0": "local-lvm:vm-100-disk-0,cache=none,size=8M",
+                "sata1": "local:100/vm-100-disk-1.qcow2,size=8M",
+                "ide2": "none,media=cdrom",
+                "boot": "order=sata0;ide2",
+            },
+            "contents": {"sata0": "the system", "sata1": "the data"},
+        },
+        {
+            "power": "stop_if_needed",
+            "scsihw": "virtio-scsi-single",
+            "disks": [
+                {"slot": "scsi0", "moved_from": "sata0", "iothread": True},
+                {"slot": "scsi1", "moved_from": "sata1", "size": "20M"},
+                {"slot": "sata5", "iso": "none"},
+            ],
+        },
+        {"scsi0": "the system", "scsi1": "the data"},
+        slow={"qmshutdown": 10, "qmstart": 10},
+    ),
+    "destroy": Job(
+        {
+            "running": True,
+            "config": {
+                "scsi0": "local:100/vm-100-disk-0.raw,size=8M",
+                "scsi1": "local-lvm:vm-100-disk-1,size=8M",
+                "virtio2": "tank:vm-100-disk-2,size=8M",
+                "unused0": "thick:vm-100-disk-3",
+            },
+            "contents": {"scsi0": "the system", "scsi1": "rubbish", "virtio2": "the data", "unused0": "more rubbish"},
+        },
+        {
+            "disks": [
+                {"slot": "scsi1", "state": "absent"},
+                {"slot": "unused0", "state": "absent"},
+                {"slot": "scsi5", "storage": "local", "size": "4M"},
+            ]
+        },
+        {"scsi0": "the system", "virtio2": "the data", "scsi5": ""},
+        gone=("local-lvm:vm-100-disk-1", "thick:vm-100-disk-3"),
+        destroy=True,
+        slow={"qmconfig": 20},
+    ),
+    "grow and change a running guest's disk": Job(
+        {
+            "running": True,
+            "config": {
+                "scsi0": "local:100/vm-100-disk-0.qcow2,size=8M",
+                "virtio1": "thick:vm-100-disk-1,cache=none,size=8M",
+            },
+            "contents": {"scsi0": "the system", "virtio1": "the data"},
+        },
+        {
+            "disks": [
+                {"slot": "scsi0", "size": "24M", "cache": "writeback", "backup": False},
+                {"slot": "virtio1", "size": "10M", "unset": ["cache"]},
+            ]
+        },
+        {"scsi0": "the system", "virtio1": "the data"},
+        slow={"resize": 10},
+    ),
+    "many new disks": Job(
+        {"config": {"virtio0": "local:100/vm-100-disk-0.raw,size=8M"}, "contents": {"virtio0": "the system"}},
+        {
+            "disks": [
+                *({"slot": f"scsi{number}", "storage": "local", "size": "4M"} for number in range(4)),
+                *({"slot": f"sata{number}", "iso": "none"} for number in range(3)),
+            ],
+            "boot": ["virtio0", "sata0"],
+        },
+        {"virtio0": "the system", **{f"scsi{number}": "" for number in range(4)}},
+        slow={"qmconfig": 20},
+    ),
+}
+
+
+@contextmanager
+def made(folder: Path, job: Job) -> Iterator[Lab]:
+    guest = {"vmid": VMID, "name": "db1", **job.guest}
+    with rig.started(folder, [guest], files={"samples": ["local"]}) as lab:
+        yield lab
+
+
+class Killer:
+    """Lets some writes of a process reach PVE and kills it with the next one.
+
+    :param count: the write that it dies of, from 0.
+    :param carried_out: whether PVE takes that write up.
+    """
+
+    def __init__(self, lab: Lab, count: int, *, carried_out: bool) -> None:
+        self._left = count
+        self._carried_out = carried_out
+        self.pid = 0
+        self.killed = False
+        self._run = lab.server._run
+        lab.server._run = self  # type: ignore[method-assign]
+
+    async def __call__(self, route: Route, match: Any, call: Call, values: dict[str, Any]) -> web.Response:
+        """In the place of the lab's own method that runs a call."""
+        if call.method == "GET" or self.killed:
+            return await self._run(route, match, call, values)
+        self._left -= 1
+        if self._left >= 0:
+            return await self._run(route, match, call, values)
+        response = await self._run(route, match, call, values) if self._carried_out else None
+        self.killed = True
+        os.kill(self.pid, signal.SIGKILL)
+        return response or web.Response(status=500)
+
+
+def killed_run(lab: Lab, job: Job, count: int, *, carried_out: bool) -> bool:
+    """Runs the job in a process that is killed at a write. :returns: whether it came to that write."""
+    killer = Killer(lab, count, carried_out=carried_out)
+    user, _, token = rig.TOKEN.partition("!")
+    where = {"host": lab.host, "port": lab.port, "user": user, "token_id": token, "token_secret": lab.token(rig.TOKEN)}
+    words = json.dumps([where, {"vmid": VMID, **job.declaration}, job.destroy])
+    with subprocess.Popen([sys.executable, "-c", RUNNER, words], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        killer.pid = int(process.stdout.readline())
+        rest = process.stdout.read()
+        process.wait()
+    if not killer.killed:
+        assert process.returncode == 0
+        assert json.loads(rest) == []
+        return False
+    assert process.returncode == -signal.SIGKILL
+    return True
+
+
+def finish(lab: Lab, job: Job, contents: dict[str, bytes]) -> None:
+    """The next run, and what the guest has to be after it."""
+    watch = rig.Watch(lab)
+    layout = rig.declared({"vmid": VMID, **job.declaration}, allow_destroy=job.destroy)
+    run = rig.converged(lab, layout)
+    assert not rig.messages(run)
+    lab.cluster.tasks.settle()
+    assert watch.seen == []
+    assert rig.doubles(lab, VMID) == []
+    _check_guest(lab, job, contents)
+    rig.assert_settled(lab, layout)
+
+
+def _check_guest(lab: Lab, job: Job, contents: dict[str, bytes]) -> None:
+    config = rig.configured(lab, VMID)
+    now = rig.contents(lab)
+    for slot, text in job.after.items():
+        assert now[rig.volume_in(config, slot)].rstrip(b"\0").decode() == text, (slot, config)
+    for volid, content in contents.items():
+        assert (volid in now) == (volid not in job.gone), volid
+        assert volid in job.gone or now[volid] == content, volid
+    drives = {rig.volume_in(config, slot) for slot in job.after}
+    assert set(now) - set(contents) <= drives | set(rig.unused(config)), "volumes that no key names"
+    assert rig.NOTE not in config.get("description", "")
+    assert config.get("description") == job.guest["config"].get("description")
+    assert bool(lab.guest(VMID).running) == bool(job.guest.get("running"))
+    if "boot" in job.guest["config"]:
+        assert config["boot"].startswith("order=scsi0;"), config["boot"]
+    made_twice = [volid for volid in set(now) - set(contents) if volid not in drives]
+    assert made_twice == []
+
+
+def kill_everywhere(folder: Path, job: Job, *, slow: bool) -> int:
+    """Kills a run at every write, each time on a new guest, before and after PVE took it up. :returns: kills."""
+    kills = 0
+    for carried_out in [True] if slow else [False, True]:
+        for count in range(100):
+            with made(folder / f"{carried_out}{count}", job) as lab:
+                contents = rig.contents(lab)
+                if slow:
+                    lab.faults.task_seconds |= job.slow
+                came_so_far = killed_run(lab, job, count, carried_out=carried_out)
+                if not slow:
+                    lab.cluster.tasks.settle()
+                finish(lab, job, contents)
+            if not came_so_far:
+                break
+            kills += 1
+    return kills
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_killed_at_every_write(name: str, tmp_path: Path) -> None:
+    assert kill_everywhere(tmp_path, JOBS[name], slow=False) >= 2
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_killed_while_a_slow_task_runs(name: str, tmp_path: Path) -> None:
+    """The next run begins while PVE still works on what the killed one had asked for."""
+    assert kill_everywhere(tmp_path, JOBS[name], slow=True) >= 1
