@@ -15,6 +15,8 @@ if t.TYPE_CHECKING:
 
 _DISKS = "proxmox_disks"
 _LAYER = f"{_DISKS}__"
+# The group in which the inventory plugin of community.proxmox puts the nodes.
+_NODES = "proxmox_nodes"
 _SETTINGS = ("scsihw", "boot", "undeclared", "power", "revert_leftovers")
 
 
@@ -27,11 +29,16 @@ def _layout(host: str, variables: Mapping[str, t.Any]) -> dict[str, t.Any] | Non
     """One host's declaration; ``None`` for a host that declares none, or that is a container."""
     disks = _merged(host, variables)
     settings = {name: variables[f"{_DISKS}_{name}"] for name in _SETTINGS if f"{_DISKS}_{name}" in variables}
-    if (not disks and not settings) or variables.get("proxmox_vmtype", "qemu") != "qemu":
+    if (not disks and not settings) or not _is_guest(variables):
         return None
     vmid = variables.get("proxmox_vmid")
     who = {"vmid": int(vmid)} if vmid is not None else {"name": variables.get("proxmox_name") or host}
     return {**who, **settings, "disks": [{"slot": slot, **options} for slot, options in disks.items()]}
+
+
+def _is_guest(variables: Mapping[str, t.Any]) -> bool:
+    """Whether a host may be a virtual machine; containers and nodes are what the inventory plugin tells as such."""
+    return variables.get("proxmox_vmtype", "qemu") == "qemu" and _NODES not in variables.get("group_names", ())
 
 
 def _merged(host: str, variables: Mapping[str, t.Any]) -> dict[str, dict[str, t.Any]]:

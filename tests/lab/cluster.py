@@ -211,7 +211,26 @@ def _next_id(call: Call) -> str:
     return str(wanted)
 
 
+def _containers(call: Call) -> list[dict[str, Any]]:
+    """None: the lab has no containers. Inventory plugins ask all the same."""
+    return []
+
+
+def _pools(call: Call) -> list[dict[str, Any]]:
+    pools = sorted(call.cluster.access.pools)
+    return [{"poolid": name} for name in pools if call.allowed(f"/pool/{name}", "Pool.Audit")]
+
+
+def _pool(call: Call) -> dict[str, Any]:
+    members = call.cluster.access.pools.get(call.values["poolid"], set())
+    guests = [_resource(call, guest) for guest in call.cluster.guests() if f"/vms/{guest.vmid}" in members]
+    return {"members": guests}
+
+
 ROUTES = [
+    Route("GET", "/nodes/{node}/lxc", _containers, quick=True),
+    Route("GET", "/pools", _pools),
+    Route("GET", "/pools/{poolid}", _pool),
     Route("GET", "/version", _version, quick=True),
     Route("GET", "/nodes", _nodes, quick=True),
     Route("GET", "/cluster/resources", _resources),

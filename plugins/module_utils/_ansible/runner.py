@@ -94,7 +94,9 @@ def _exit(module: AnsibleModule, result: Result) -> None:
     if result.diff:
         data["diff"] = [{"prepared": result.diff}]
     if result.failure is not None:
-        module.fail_json(msg=result.failure, **data)
+        # Ansible shows no diff of a task that failed; what happens to the other guests is worth knowing all the same.
+        others = f"\n\n{result.diff}" if result.diff and module._diff else ""
+        module.fail_json(msg=f"{result.failure}{others}", **data)
     module.exit_json(**data)
 
 
