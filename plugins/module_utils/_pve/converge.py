@@ -12,7 +12,7 @@ from __future__ import annotations
 import typing as t
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import repeat
 
 from .._core.errors import DiskwrightError, Refusal
@@ -35,7 +35,7 @@ if t.TYPE_CHECKING:
 class Job:
     """One guest's way through a run.
 
-    :param refusals: what is wrong with the declaration itself.
+    :param refusals: what is wrong with the declaration itself, and with such a declaration what else is refused.
     """
 
     layout: Layout
@@ -92,6 +92,7 @@ class Convergence:
         self._find()
         self._read()
         read = [job for job in self.jobs if job.guest is not None and not job.failed]
+        self._each(self._refuse, [job for job in self.jobs if job.guest is not None and job.refusals])
         for job in read:  # nothing but thinking, so threads would only wait for each other
             self._guarded(self._plan, job)
         self._each(self._plan_closely, [job for job in read if job.plan is None and not job.failed])
@@ -103,25 +104,24 @@ class Convergence:
         )
 
     def _find(self) -> None:
-        wanted = [job for job in self.jobs if not job.failed]
-        if not wanted:
+        if not self.jobs:
             return
         cluster = Cluster(self._client)
-        for job in wanted:
+        for job in self.jobs:
             try:
                 job.entry = cluster.find(job.layout)
             except ApiError:
                 raise
             except DiskwrightError as error:
                 job.error = str(error)
-        times = Counter(job.entry.vmid for job in wanted if job.entry)
-        for job in wanted:
+        times = Counter(job.entry.vmid for job in self.jobs if job.entry)
+        for job in self.jobs:
             if job.entry and times[job.entry.vmid] > 1:
                 count = times[job.entry.vmid]
                 job.error = f"{job.layout.label}: guest {job.entry.vmid} is declared {count} times; once is enough"
 
     def _read(self) -> None:
-        found = [(job, job.entry) for job in self.jobs if job.entry is not None and not job.failed]
+        found = [(job, job.entry) for job in self.jobs if job.entry is not None and job.error is None]
         for (job, _entry), guest in zip(
             found, read_guests(self._client, [entry for _job, entry in found]), strict=True
         ):
@@ -141,6 +141,20 @@ class Convergence:
         """Plan what there is to do, or to refuse, from the guest as it is now and from what is around it."""
         guest = read_again(self._client, t.cast("Guest", job.guest))
         job.guest, job.plan = guest, make_plan(self._surroundings.facts(guest, job.layout), job.layout)
+
+    def _refuse(self, job: Job) -> None:
+        """Find what else would be refused, so that a user who corrects the declaration need not come back for it."""
+        guest = t.cast("Guest", job.guest)
+        at_fault = {refusal.slot for refusal in job.refusals}
+        sound = replace(
+            job.layout,
+            disks=tuple(disk for disk in job.layout.disks if str(disk.slot) not in at_fault),
+            boot=None,  # it may name a drive that is left out here, and so may what is undeclared
+            undeclared="keep",
+        )
+        more = make_plan(self._surroundings.facts(guest, sound), sound).refusals
+        own = (replace(refusal, guest=guest.label) for refusal in job.refusals)
+        job.refusals = tuple(dict.fromkeys([*own, *more]))
 
     def _execute(self, job: Job) -> None:
         job.outcome = self._executor.execute(job.layout, t.cast("Plan", job.plan))
