@@ -97,9 +97,10 @@ def test_d3_obsolete_options_are_not_offered() -> None:
     assert "cow" not in spec["format"]["choices"]
 
 
-def test_d8_an_option_of_a_disk_that_is_passed_through(lab: Lab, connection: Client) -> None:
+def test_d8_an_option_of_a_disk_that_is_passed_through(lab: Lab) -> None:
     """As far as the plan: the lab has no devices that it could attach."""
-    outcome = converge(connection, {"vmid": 105, "disks": disks("slot: scsi0, discard: 'on'")}, check=True)
+    with client(lab, api_password=lab.password) as own:
+        outcome = converge(own, {"vmid": 105, "disks": disks("slot: scsi0, discard: 'on'")}, check=True)
     assert outcome.failure is None
     assert outcome.guest(105)["after"]["scsi0"] == "/dev/disk/by-id/nvme-eui.01,backup=0,discard=on,size=64M"
 
@@ -107,7 +108,7 @@ def test_d8_an_option_of_a_disk_that_is_passed_through(lab: Lab, connection: Cli
 def test_d9_a_bus_is_no_slot(lab: Lab, connection: Client) -> None:
     outcome = converge(connection, {"vmid": 101, "disks": disks("slot: scsi, size: 1G")})
     assert outcome.errors == [
-        "101: scsi: slot 'scsi' does not exist; the slots are ide0-3, sata0-5, scsi0-30, virtio0-15, efidisk0, "
+        "g101 (101 on pve1): scsi: slot 'scsi' does not exist; the slots are ide0-3, sata0-5, scsi0-30, virtio0-15, efidisk0, "
         "tpmstate0, unused0-255"
     ]
 
