@@ -213,30 +213,10 @@ def attach(draft: Draft, disk: Disk, current: Drive | None) -> None:
     holders = [slot for slot in draft.guest.configured.slots_of(volume) if slot != disk.slot]
     if holders and _switched_by_volume(draft, disk, current, holders[0], volume):
         return
-    arriving = [
-        action.slot
-        for action in draft.actions
-        if isinstance(action, (Attach, Switch)) and action.drive.volume == volume
-    ]
-    if arriving:
-        draft.refuse(disk.slot, "volume", volume, f"{arriving[0]} is to receive it too", "declare it for one slot")
-        return
     leaving = [slot for slot in draft.guest.live.slots_of(volume) if slot != disk.slot and slot not in holders]
     if leaving:
         draft.needs_stop(disk.slot, "volume", volume, f"{leaving[0]} holds it until the guest stops")
-    known = draft.facts.volumes.get(volume)
-    if known is None and not volume.startswith("/"):
-        draft.refuse(disk.slot, "volume", volume, "there is no such volume", "name a volume as PVE lists it")
-        return
-    owner = make_drive(volume).owner
-    if owner is not None and owner != draft.guest.vmid:
-        draft.refuse(
-            disk.slot,
-            "volume",
-            volume,
-            f"it belongs to guest {owner}, which could be deleted together with it",
-            "reassign it to this guest first (Reassign Owner in PVE), or import a copy with import_from",
-        )
+    if not _may_attach(draft, disk, volume):
         return
     if current is not None:
         _check_replacing(draft, disk, holders)
@@ -248,6 +228,28 @@ def attach(draft: Draft, disk: Disk, current: Drive | None) -> None:
     elsewhere = {resolve_volume(draft.guest, other.volume) for other in draft.layout.disks if other.volume}
     swapped = current is not None and current.volume in elsewhere
     draft.add(Attach(disk.slot, base.with_options(wanted_options(disk)), current, swapped))
+
+
+def _may_attach(draft: Draft, disk: Disk, volume: str) -> bool:
+    """Whether a volume can come to a slot: it exists, is this guest's or nobody's, and goes nowhere else."""
+    moving = [action for action in draft.actions if isinstance(action, (Attach, Switch))]
+    arriving = [action.slot for action in moving if action.drive.volume == volume]
+    owner = make_drive(volume).owner
+    if arriving:
+        draft.refuse(disk.slot, "volume", volume, f"{arriving[0]} is to receive it too", "declare it for one slot")
+    elif draft.facts.volumes.get(volume) is None and not volume.startswith("/"):
+        draft.refuse(disk.slot, "volume", volume, "there is no such volume", "name a volume as PVE lists it")
+    elif owner is not None and owner != draft.guest.vmid:
+        draft.refuse(
+            disk.slot,
+            "volume",
+            volume,
+            f"it belongs to guest {owner}, which could be deleted together with it",
+            "reassign it to this guest first (Reassign Owner in PVE), or import a copy with import_from",
+        )
+    else:
+        return True
+    return False
 
 
 def _switched_by_volume(draft: Draft, disk: Disk, current: Drive | None, holder: Slot, volume: str) -> bool:
