@@ -143,7 +143,7 @@ def _disk(guest: Guest, slot: Slot, drive: Drive, around: Surroundings) -> Itera
 
 
 def _machine_version(guest: Guest, around: Surroundings) -> int:
-    """The major version of the machine type. One that is not pinned is the newest of the node: 10 and up since PVE 9."""
+    """The major version of the machine type; one that is not pinned is the newest: 10 and up since PVE 9."""
     match = re.search(r"-(\d+)\.\d+", guest.machine or "")
     if match is not None:
         return int(match[1])
