@@ -89,11 +89,14 @@ class _Process:
 
 
 class LabServer(_Process):
-    """A lab with guests that have a configuration; with `images` volumes too."""
+    """A lab.
 
-    def __init__(self, seed: Mapping[str, Any]) -> None:
+    :param task_seconds: how long a task that changes a configuration takes at least.
+    """
+
+    def __init__(self, seed: Mapping[str, Any], task_seconds: float = 0) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="diskwright-bench-"))
-        super().__init__(_serve_lab, self._folder, seed)
+        super().__init__(_serve_lab, self._folder, seed, task_seconds)
         self.certificate = self._folder / "lab.crt"
         self.key = self._folder / "lab.key"
 
@@ -107,8 +110,9 @@ class LabServer(_Process):
         shutil.rmtree(self._folder, ignore_errors=True)
 
 
-def _serve_lab(pipe: Connection, folder: Path, seed: Mapping[str, Any]) -> None:
-    with Lab(folder, seed=seed, time_scale=0.01) as lab:
+def _serve_lab(pipe: Connection, folder: Path, seed: Mapping[str, Any], task_seconds: float) -> None:
+    with Lab(folder, seed=seed, time_scale=1) as lab:
+        lab.faults.task_seconds["qmconfig"] = task_seconds
         pipe.send(Address(lab.host, lab.port, lab.token(TOKEN)))
         while pipe.recv() != "stop":
             requests = [Asked(one.method, one.path, _query(one.params)) for one in lab.requests]

@@ -15,6 +15,7 @@ from .errors import ParseError
 from .size import format_pve_size, parse_pve_size
 
 _EXTENSION = re.compile(r"\.(raw|qcow2|qcow|qed|vmdk|cloop)$")
+_CLOUDINIT = re.compile(r"(?:^|[:/-])cloudinit(?:\.\w+)?$")
 _OWNER = re.compile(r"(?:vm|base|subvol|basevol)-(\d+)-")
 _ROUNDING = (1024**2, 4 * 1024**2)
 #: The name of a volume in a projection when only PVE will know it.
@@ -37,7 +38,10 @@ class Drive:
 
     def get(self, name: str) -> str | None:
         """The stored value of an option, or ``None`` when it is absent."""
-        return next((value for key, value in self.options if key == name), None)
+        for key, value in self.options:
+            if key == name:
+                return value
+        return None
 
     @property
     def storage(self) -> str | None:
@@ -53,7 +57,7 @@ class Drive:
     @property
     def is_cloudinit(self) -> bool:
         """Whether this is a cloud-init drive. PVE tells them by the volume's name."""
-        return bool(re.search(r"(?:^|[:/-])cloudinit(?:\.\w+)?$", self.volume))
+        return _CLOUDINIT.search(self.volume) is not None
 
     @property
     def is_cdrom(self) -> bool:
