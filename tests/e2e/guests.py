@@ -251,7 +251,7 @@ def _move(draw: st.DrawFn, case: Case, disk: Disk, free: list[str]) -> dict[str,
     entry |= {"storage": storage, "format": format_, "delete_source": draw(st.booleans())}
     expected = case.slots[disk.slot]
     expected.storage, expected.format = storage, format_ or kept
-    if entry["delete_source"]:
+    if entry["delete_source"] and (expected.storage, expected.format) != disk.place:
         case.destroyed.add(disk.volume)
     return entry
 
