@@ -221,10 +221,13 @@ def read_guest(
 
 @dataclass(frozen=True, slots=True)
 class Volume:
-    """A volume as ``GET /nodes/{node}/storage/{storage}/content/{volume}`` shows it; sizes in bytes."""
+    """A volume as ``GET /nodes/{node}/storage/{storage}/content/{volume}`` shows it.
+
+    :param size: bytes; ``None`` for a member of an OVA, whose size PVE tells only once it has unpacked it.
+    """
 
     volid: str
-    size: int
+    size: int | None
     format: str
 
 

@@ -212,7 +212,7 @@ def _adjust_arrived(draft: Draft, disk: Disk) -> None:
                 draft.add(Resize(disk.slot, action.size, disk.size))
         elif isinstance(action, Attach):
             volume = draft.facts.volumes.get(action.drive.volume)
-            adjust(draft, rest, action.drive.with_size(volume.size) if volume else action.drive)
+            adjust(draft, rest, action.drive.with_size(volume.size) if volume and volume.size else action.drive)
         elif isinstance(action, Switch) and disk.volume is not None:
             adjust(draft, rest, action.drive)
 

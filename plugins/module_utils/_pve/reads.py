@@ -29,6 +29,7 @@ _ABSENT = re.compile(
     r"does not exist|[Nn]o such|can't activate LV|unable to parse|[Ff]ailed to find|not found|not a QEMU image|"
     r"failed - no format"  # an image of the content type import
 )
+_OVA_MEMBER = re.compile(r"(?P<archive>[^:]+:import/[^/]+\.ova)/[^/]+\.(?P<format>raw|qcow2|vmdk)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,12 +185,16 @@ class Surroundings:
         storage, colon, _name = volid.partition(":")
         if not colon:
             return None
+        member = _OVA_MEMBER.fullmatch(volid)  # PVE shows the archive only
+        shown = member["archive"] if member else volid
         try:
-            data = self._client.get(path("nodes", node, "storage", storage, "content", volid))
+            data = self._client.get(path("nodes", node, "storage", storage, "content", shown))
         except ApiError as error:
             if error.status in (400, 500) and _ABSENT.search(error.text):
                 return None
             raise
+        if member:
+            return Volume(volid, None, member["format"])
         return Volume(volid, int(data.get("size") or 0), str(data.get("format", "raw")))
 
 
