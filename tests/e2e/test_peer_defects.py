@@ -108,8 +108,8 @@ def test_d8_an_option_of_a_disk_that_is_passed_through(lab: Lab) -> None:
 def test_d9_a_bus_is_no_slot(lab: Lab, connection: Client) -> None:
     outcome = converge(connection, {"vmid": 101, "disks": disks("slot: scsi, size: 1G")})
     assert outcome.errors == [
-        "g101 (101 on pve1): scsi: slot 'scsi' does not exist; the slots are ide0-3, sata0-5, scsi0-30, virtio0-15, efidisk0, "
-        "tpmstate0, unused0-255"
+        "g101 (101 on pve1): scsi: slot 'scsi' does not exist; the slots are ide0-3, sata0-5, scsi0-30, virtio0-15, "
+        "efidisk0, tpmstate0, unused0-255"
     ]
 
 
