@@ -32,14 +32,29 @@ from ansible_collections.diskwright.proxmox.plugins.module_utils._core.layout im
 from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.client import Client, Endpoint
 from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.converge import Convergence
 from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.executor import Limits
-where, declaration, destroy = json.loads(sys.argv[1])
-declared = read_layout(declaration, Layout(allow_destroy=destroy))
-run = Convergence(Client(Endpoint(**where)), [declared], Limits(60), concurrency=1)
-print(os.getpid(), flush=True)
-run.prepare()
-run.execute()
-print(json.dumps([text for job in run.jobs for text in job.messages]), flush=True)
+import proxmoxer.backends.https  # once for all runs
+
+def run(where, declaration, destroy):
+    declared = read_layout(declaration, Layout(allow_destroy=destroy))
+    run = Convergence(Client(Endpoint(**where)), [declared], Limits(60), concurrency=1)
+    run.prepare()
+    run.execute()
+    os._exit(1 if any(job.failed for job in run.jobs) else 0)
+
+for line in sys.stdin:
+    begin, go = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.read(begin, 1)  # until the test knows whom to kill
+        run(*json.loads(line))
+    print(child, flush=True)
+    sys.stdin.readline()
+    os.write(go, b".")
+    print(os.waitpid(child, 0)[1], flush=True)
+    os.close(begin)
+    os.close(go)
 """
+"""Waits with everything imported; each line on its standard input is one run in a process of its own."""
 
 
 @dataclass(frozen=True)
@@ -224,23 +239,35 @@ class Killer:
         return response or web.Response(status=500)
 
 
-def killed_run(lab: Lab, job: Job, count: int, *, carried_out: bool) -> bool:
+Runner = subprocess.Popen[str]
+
+
+@pytest.fixture(scope="module")
+def runner() -> Iterator[Runner]:
+    """Where the runs that are killed come from."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", RUNNER], text=True, **pipes) as process:  # type: ignore[call-overload]
+        yield process
+        process.stdin.close()
+
+
+def killed_run(runner: Runner, lab: Lab, job: Job, count: int, *, carried_out: bool) -> bool:
     """Runs the job in a process that is killed at a write. :returns: whether it came to that write."""
+    assert runner.stdin is not None
+    assert runner.stdout is not None
     killer = Killer(lab, count, carried_out=carried_out)
     user, _, token = rig.TOKEN.partition("!")
     where = {"host": lab.host, "port": lab.port, "user": user, "token_id": token, "token_secret": lab.token(rig.TOKEN)}
     words = json.dumps([where, {"vmid": VMID, **job.declaration}, job.destroy])
-    with subprocess.Popen([sys.executable, "-c", RUNNER, words], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        killer.pid = int(process.stdout.readline())
-        rest = process.stdout.read()
-        process.wait()
-    if not killer.killed:
-        assert process.returncode == 0
-        assert json.loads(rest) == []
-        return False
-    assert process.returncode == -signal.SIGKILL
-    return True
+    print(words, file=runner.stdin, flush=True)
+    killer.pid = int(runner.stdout.readline())
+    print("go", file=runner.stdin, flush=True)
+    ended = int(runner.stdout.readline())
+    if killer.killed:
+        assert os.WIFSIGNALED(ended)
+    else:
+        assert ended == 0
+    return killer.killed
 
 
 def finish(lab: Lab, job: Job, contents: dict[str, bytes]) -> None:
@@ -275,7 +302,7 @@ def _check_guest(lab: Lab, job: Job, contents: dict[str, bytes]) -> None:
     assert made_twice == []
 
 
-def kill_everywhere(folder: Path, job: Job, *, slow: bool) -> int:
+def kill_everywhere(runner: Runner, folder: Path, job: Job, *, slow: bool) -> int:
     """Kills a run at every write, each time on a new guest, before and after PVE took it up. :returns: kills."""
     kills = 0
     for carried_out in [True] if slow else [False, True]:
@@ -284,7 +311,7 @@ def kill_everywhere(folder: Path, job: Job, *, slow: bool) -> int:
                 contents = rig.contents(lab)
                 if slow:
                     lab.faults.task_seconds |= job.slow
-                came_so_far = killed_run(lab, job, count, carried_out=carried_out)
+                came_so_far = killed_run(runner, lab, job, count, carried_out=carried_out)
                 if not slow:
                     lab.cluster.tasks.settle()
                 finish(lab, job, contents)
@@ -295,11 +322,11 @@ def kill_everywhere(folder: Path, job: Job, *, slow: bool) -> int:
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_killed_at_every_write(name: str, tmp_path: Path) -> None:
-    assert kill_everywhere(tmp_path, JOBS[name], slow=False) >= 2
+def test_killed_at_every_write(name: str, runner: Runner, tmp_path: Path) -> None:
+    assert kill_everywhere(runner, tmp_path, JOBS[name], slow=False) >= 2
 
 
 @pytest.mark.parametrize("name", JOBS)
-def test_killed_while_a_slow_task_runs(name: str, tmp_path: Path) -> None:
+def test_killed_while_a_slow_task_runs(name: str, runner: Runner, tmp_path: Path) -> None:
     """The next run begins while PVE still works on what the killed one had asked for."""
-    assert kill_everywhere(tmp_path, JOBS[name], slow=True) >= 1
+    assert kill_everywhere(runner, tmp_path, JOBS[name], slow=True) >= 1

@@ -34,6 +34,8 @@ if t.TYPE_CHECKING:
 _MOST_RETRIES = 3
 #: What shutting a guest down for a change takes, besides what the change itself takes.
 _RIGHTS_TO_STOP = ("VM.Config.Disk", "VM.Config.Options", "VM.PowerMgmt")
+#: How often it looks at a guest after a lost answer before it takes what waits there for left behind.
+_LOOKS = 3
 #: How long a guest has to shut down, within the time for the task.
 _SHUTDOWN_SECONDS = 180
 
@@ -117,6 +119,7 @@ class _Run:
         self._outcome = outcome
         self._retries = 0
         self._replanned = False
+        self._unanswered = False
         self._shown = [_visible(call) for call in plan.calls]
         self.current: tuple[Action, ...] = ()
 
@@ -132,6 +135,7 @@ class _Run:
             call = self._plan.calls[0]
             self.current = self._shown[0]  # as they were planned at first, and as check mode tells them
             if self._send(call):
+                self._unanswered = False
                 self._outcome.done.extend(self.current)
                 self._look(call)
             self.current = ()
@@ -156,11 +160,14 @@ class _Run:
             outcome = tasks.until_unlocked(lambda: self._request(call, deadline), deadline)
         except (ApiError, TaskFailedError) as error:
             if error.digest_mismatch:
+                # After a lost answer it may well have been the lost call itself, carried out late.
                 self._replan("somebody else has changed the guest since it was planned")
                 return False
             if isinstance(error, ApiError) and (error.lost or error.no_worker):
                 self._after_silence(error, call, deadline)
                 return False
+            if call.kind is CallKind.START and self._read().running:
+                return True  # a start whose answer was lost came late, or somebody else was quicker
             raise self._cleaned_up(error, call) from error
         self._outcome.warnings.extend(f"{self._outcome.label}: {text}" for text in outcome.warnings)
         return True
@@ -203,8 +210,17 @@ class _Run:
         return plan
 
     def _replan(self, reason: str) -> None:
-        self._note_replan(reason)
-        self._plan = self._planned(self._read())
+        if not self._unanswered:
+            self._note_replan(reason)
+        self._take_stock(self._read())
+
+    def _take_stock(self, guest: Guest) -> None:
+        """Plan what is left. What a call without an answer has left nothing to do of counts as done."""
+        self._plan = self._planned(guest)
+        if self._unanswered:
+            left = {(action.verb, action.slot) for action in self._plan.actions}
+            self._outcome.done.extend(action for action in self.current if (action.verb, action.slot) not in left)
+            self._unanswered = bool(left & {(action.verb, action.slot) for action in self.current})
         self._shown = [_visible(call) for call in self._plan.calls]
 
     def _note_replan(self, reason: str) -> None:
@@ -222,18 +238,25 @@ class _Run:
         if self._retries > _MOST_RETRIES:
             raise error
         before = self._plan.before
-        try:
-            for upid in tasks.active(self._client, before.node, before.vmid):
+        for _look in range(_LOOKS):  # the call may be carried out between one look and the next
+            reason = self._wait_for_tasks(deadline) or error
+            guest = self._read()
+            if not set(find_leftovers(guest)) - set(find_leftovers(before)):
+                break
+        else:
+            raise self._cleaned_up(reason, call)
+        self._unanswered = True
+        self._take_stock(guest)
+
+    def _wait_for_tasks(self, deadline: Deadline) -> DiskwrightError | None:
+        """Wait until no task of the guest runs. :returns: the failure of one, which may be somebody else's."""
+        guest, failure = self._plan.before, None
+        for upid in tasks.active(self._client, guest.node, guest.vmid):
+            try:
                 tasks.wait(self._client, upid, deadline)
-        except TaskFailedError as failure:
-            raise self._cleaned_up(failure, call) from failure
-        guest = self._read()
-        if set(find_leftovers(guest)) - set(find_leftovers(before)):
-            raise self._cleaned_up(error, call)
-        self._plan = self._planned(guest)
-        left = {(action.verb, action.slot) for action in self._plan.actions}
-        self._outcome.done.extend(action for action in self.current if (action.verb, action.slot) not in left)
-        self._shown = [_visible(call) for call in self._plan.calls]
+            except TaskFailedError as error:
+                failure = error
+        return failure
 
     def _cleaned_up(self, error: DiskwrightError, call: Call) -> DiskwrightError:
         """Take back what a failed call has left waiting, because the next call would apply it."""
