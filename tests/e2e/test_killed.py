@@ -13,6 +13,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -330,3 +331,32 @@ def test_killed_at_every_write(name: str, runner: Runner, tmp_path: Path) -> Non
 def test_killed_while_a_slow_task_runs(name: str, runner: Runner, tmp_path: Path) -> None:
     """The next run begins while PVE still works on what the killed one had asked for."""
     assert kill_everywhere(runner, tmp_path, JOBS[name], slow=True) >= 1
+
+
+def test_a_call_half_done_is_waited_for(tmp_path: Path) -> None:
+    """PVE writes what a call has made so far as pending values; while its task runs, they are nobody's left-overs."""
+    system = {"config": {"scsi0": "local:100/vm-100-disk-0.raw,size=8M"}, "contents": {"scsi0": "the system"}}
+    volume = "tank:vm-100-disk-0"
+    disks = [{"slot": slot, "storage": "tank", "size": "4M"} for slot in ("scsi1", "scsi2")]
+    with made(tmp_path, Job(system, {}, {})) as lab:
+        half = threading.Event()
+
+        def work(_log: object) -> None:
+            guest = lab.guest(VMID)
+            with lab.cluster.lock(VMID):
+                lab.cluster.storages("pve1").adopt(volume, 4 << 20)
+                conf = guest.load()
+                conf.pending["scsi1"] = f"{volume},size=4M"
+                guest.write(conf)
+                half.set()
+                lab.cluster.clock.sleep(60)
+                conf = guest.load()
+                conf.values["scsi1"] = conf.pending.pop("scsi1")
+                guest.write(conf)
+
+        lab.cluster.tasks.start("pve1", "qmconfig", str(VMID), "root@pam!test", work)
+        assert half.wait(10)
+        layout = rig.declared({"vmid": VMID, "disks": disks})
+        assert not rig.messages(rig.converged(lab, layout))
+        assert lab.volumes() == ["local:100/vm-100-disk-0.raw", volume, "tank:vm-100-disk-1"]
+        rig.assert_settled(lab, layout)

@@ -9,6 +9,7 @@ One guest's failure is that guest's failure: the others go on.
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -16,8 +17,10 @@ from dataclasses import dataclass, replace
 from itertools import repeat
 
 from .._core.errors import DiskwrightError, Refusal
+from .._core.guards import find_leftovers
 from .._core.plan import Facts
 from .._core.planner import find_needs, make_plan
+from . import tasks
 from .client import ApiError
 from .executor import Executor, Limits, Outcome
 from .reads import Cluster, GuestEntry, Surroundings, read_again, read_guests
@@ -82,6 +85,7 @@ class Convergence:
         concurrency: int,
     ) -> None:
         self._client = client
+        self._limits = limits
         self._concurrency = max(1, concurrency)
         self._surroundings = Surroundings(client, may_use_paths=client.endpoint.is_root_ticket)
         self._executor = Executor(client, self._surroundings, limits)
@@ -139,8 +143,21 @@ class Convergence:
 
     def _plan_closely(self, job: Job) -> None:
         """Plan what there is to do, or to refuse, from the guest as it is now and from what is around it."""
-        guest = read_again(self._client, t.cast("Guest", job.guest))
+        guest = self._settled(read_again(self._client, t.cast("Guest", job.guest)))
         job.guest, job.plan = guest, make_plan(self._surroundings.facts(guest, job.layout), job.layout)
+
+    def _settled(self, guest: Guest) -> Guest:
+        """The guest without a call half done: a run that was killed, or somebody else, may have left one at work.
+
+        :raises TaskTimeoutError: it takes longer than a task of ours may.
+        """
+        if not find_leftovers(guest):
+            return guest
+        deadline = tasks.Deadline(self._limits.task_timeout)
+        for upid in tasks.active(self._client, guest.node, guest.vmid):
+            with contextlib.suppress(tasks.TaskFailedError):
+                tasks.wait(self._client, upid, deadline)
+        return read_again(self._client, guest)
 
     def _refuse(self, job: Job) -> None:
         """Find what else would be refused, so that a user who corrects the declaration need not come back for it."""
