@@ -27,7 +27,8 @@ def audit_report(cluster: Mapping[str, t.Any]) -> dict[str, t.Any]:
         report = report_data(_plain(cluster), _yaml)
     except ParseError as error:
         raise AnsibleFilterError(f"diskwright.proxmox.audit_report: {error}") from error
-    return {**report, "csv": csv_text(report["findings"]), "page": page_json(report)}
+    texts = {"csv": csv_text(report["findings"]), "json": json.dumps(report, indent=1), "page": page_json(report)}
+    return {**report, **texts}
 
 
 def _plain(value: t.Any) -> t.Any:
