@@ -102,11 +102,13 @@ def run_playbook(
     env: Mapping[str, str | None],
     *flags: str,
     inventory: Mapping[str, Any] | None = None,
+    cwd: Path | None = None,
 ) -> Run:
     """Runs plays, or a playbook of the collection by its name, with ansible-playbook.
 
     :param env: what is set beside the environment of the tests; None unsets.
     :param inventory: the groups and hosts, in YAML's form; the controller alone when it is not given.
+    :param cwd: where it is started; by default in a folder of its own.
     """
     with tempfile.TemporaryDirectory(prefix="play-") as folder:
         book, results, hosts = Path(folder, "play.yml"), Path(folder, "results"), Path(folder, "hosts.yml")
@@ -117,7 +119,7 @@ def run_playbook(
         environment = _environment(folder, env, results)
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(hosts), "-c", "local", *flags]
         command += ["-e", f"ansible_python_interpreter={sys.executable}", name]
-        done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, check=False)
+        done = subprocess.run(command, env=environment, cwd=cwd or folder, capture_output=True, text=True, check=False)
         lines = results.read_text().splitlines() if results.exists() else []
     return Run(done.returncode, done.stdout, done.stderr, [Task(**json.loads(line)) for line in lines])
 

@@ -120,20 +120,25 @@ def test_examples_of_filters(path: Path, ran: Ran) -> None:
 
 
 @pytest.mark.parametrize("playbook", playbooks(), ids=lambda path: path.stem)
-def test_playbooks(playbook: Path) -> None:
-    """As people run them, by name: with --check --diff, then without --check, then once more; and so the roles."""
+def test_playbooks(playbook: Path, tmp_path: Path) -> None:
+    """As people run them, by name: with --check --diff, then without --check, then once more; and so the roles.
+
+    What one prints is compared with playbooks.yml where that knows it.
+    """
     data = yaml.safe_load((HERE / "playbooks.yml").read_text())
-    expected = data["playbooks"].get(playbook.stem)
-    assert expected is not None, f"playbooks.yml does not say what {playbook.stem} prints"
+    expected = data["playbooks"].get(playbook.stem, {})
     flags = ["--diff", *expected.get("flags", [])]
     with started(data["seed"]) as lab:
         check, real, again = (
-            run_playbook(f"{OURS}{playbook.stem}", token_env(lab), *flags, *mode, inventory=data["inventory"])
+            run_playbook(
+                f"{OURS}{playbook.stem}", token_env(lab), *flags, *mode, inventory=data["inventory"], cwd=tmp_path
+            )
             for mode in (["--check"], [], [])
         )
     assert (check.code, real.code, again.code) == (0, 0, 0), check.text + real.text + again.text
     assert lines(real) == lines(check)
-    assert lines(check) == expected["prints"].splitlines()
+    if "prints" in expected:
+        assert lines(check) == expected["prints"].splitlines()
     assert lines(again) == []
     assert "changed=0" in again.stdout
 
@@ -141,4 +146,6 @@ def test_playbooks(playbook: Path) -> None:
 def lines(run: Run) -> list[str]:
     """What --diff prints, between the headlines of tasks and their status."""
     body = run.stdout.partition("TASK [")[2].partition("\n")[2].partition("PLAY RECAP")[0]
-    return [line for line in body.splitlines() if line and not line.startswith(("TASK [", "ok:", "changed:"))]
+    return [
+        line for line in body.splitlines() if line and not line.startswith(("TASK [", "ok:", "changed:", "skipping:"))
+    ]
