@@ -17,6 +17,7 @@ author:
   - The diskwright.proxmox authors (@diskwright)
 extends_documentation_fragment:
   - diskwright.proxmox._connection
+  - diskwright.proxmox._policy
   - diskwright.proxmox._attributes
   - diskwright.proxmox._attributes.info_module
   - diskwright.proxmox._attributes.actiongroup_api
@@ -84,6 +85,23 @@ EXAMPLES = r"""
     gather: [guests]
   register: production
   failed_when: production.guests | selectattr('restart_required') | length > 0
+
+- name: Hold a guest against the recommendations of today
+  diskwright.proxmox.guest_disks_info:
+    name: [db1]
+    policy: current
+    facts:
+      need: {workload: database, durability: strict}
+      storages:
+        local-lvm: {medium: ssd}
+  register: audit
+
+- name: What to do about the worst
+  ansible.builtin.debug:
+    msg: "{{ item.slot }}: {{ item.reason }} ({{ item.source }})"
+  loop: "{{ audit.findings | selectattr('severity', 'eq', 'danger') }}"
+  loop_control:
+    label: "{{ item.name }} {{ item.slot }} {{ item.rule }}"
 
 - name: Free space where the guests of a node live
   diskwright.proxmox.guest_disks_info:
@@ -213,6 +231,85 @@ guests:
       elements: dict
       returned: if snapshots are gathered
       sample: [{name: before, volumes: ["local-lvm:vm-120-disk-0"]}]
+findings:
+  description: What the policy, or common sense, has against the guests' disks, the worst first.
+  returned: with a policy
+  type: list
+  elements: dict
+  contains:
+    vmid:
+      description: Number of the guest.
+      type: int
+      returned: always
+      sample: 120
+    name:
+      description: Name of the guest.
+      type: str
+      returned: always
+      sample: db1
+    node:
+      description: Node that it is on.
+      type: str
+      returned: always
+      sample: pve1
+    slot:
+      description: The slot, or V(scsihw), V(boot), V(pending) or V(restart) for the guest as a whole.
+      type: str
+      returned: always
+      sample: scsi0
+    option:
+      description: The option, or V(bus), V(format), V(volume) and the like.
+      type: str
+      returned: always
+      sample: cache
+    actual:
+      description: What the guest has.
+      type: str
+      returned: always
+      sample: unsafe
+    recommended:
+      description: What it should have, empty where only a person can say.
+      type: str
+      returned: always
+      sample: none
+    rule:
+      description: The rule that says so.
+      type: str
+      returned: always
+      sample: cache-unsafe
+    severity:
+      description: V(danger), V(warning) or V(info).
+      type: str
+      returned: always
+      sample: danger
+    reason:
+      description: Why, in a sentence.
+      type: str
+      returned: always
+      sample: "The guest's flushes are thrown away."
+    source:
+      description: On whose authority.
+      type: str
+      returned: always
+      sample: qemu-server 9.2.6, PVE/QemuServer/Blockdev.pm (no-flush)
+    since:
+      description: The version of Proxmox VE since which it holds, empty for all.
+      type: str
+      returned: always
+      sample: ""
+    mend:
+      description:
+        - What to write into the guest's variables in the inventory. The next run of the role
+          P(diskwright.proxmox.guest_disks#role) mends it. V(null) where a declaration can't.
+        - Unused volumes are destroyed only with C(guest_disks_allow_destroy=true).
+      type: dict
+      returned: always
+      sample: {proxmox_disks: {scsi0: {cache: none}}}
+    bytes:
+      description: Space that it is about.
+      type: int
+      returned: for unused volumes whose size is known
+      sample: 1073741824
 storages:
   description: The storages that each node sees, by node. Empty unless storages are gathered.
   returned: success
@@ -234,6 +331,7 @@ storages:
 """
 
 from ..module_utils._ansible.guest_disks_info import GATHER, GuestDisksInfo
+from ..module_utils._ansible.policy import policy_spec
 from ..module_utils._ansible.runner import run_api_module
 
 
@@ -241,6 +339,7 @@ def main() -> None:
     """Run the module."""
     run_api_module(
         {
+            **policy_spec(),
             "vmid": {"type": "list", "elements": "int"},
             "name": {"type": "list", "elements": "str"},
             "node": {"type": "list", "elements": "str"},

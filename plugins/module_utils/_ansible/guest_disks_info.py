@@ -15,6 +15,7 @@ from .._core.projection import restart_keys
 from .._core.slot import find_slot
 from .._pve.client import ApiError
 from .._pve.reads import Cluster, GuestEntry, Surroundings, read_guests, read_snapshots
+from .policy import make_audit
 from .report import state_of
 from .runner import Result
 
@@ -35,7 +36,9 @@ class GuestDisksInfo:
         self._params = params
         self._guests: list[dict[str, t.Any]] = []
         self._storages: dict[str, list[dict[str, t.Any]]] = {}
+        self._findings: list[dict[str, t.Any]] = []
         self._warnings: list[str] = []
+        self._audit = make_audit(params)
 
     def prepare(self) -> None:
         """Read everything that was asked for."""
@@ -43,20 +46,27 @@ class GuestDisksInfo:
         self._check_named(cluster)
         chosen = [entry for _vmid, entry in sorted(cluster.guests.items()) if self._chosen(entry)]
         gather = self._params["gather"]
+        surroundings = Surroundings(self._client, may_use_paths=False)
+        guests = read_guests(self._client, chosen) if {"guests", "snapshots"} & {*gather} or self._audit else []
         if "guests" in gather or "snapshots" in gather:
-            for entry, guest in zip(chosen, read_guests(self._client, chosen), strict=True):
-                self._guests.append(self._guest(entry, guest))
+            self._guests = [self._guest(entry, guest) for entry, guest in zip(chosen, guests, strict=True)]
         if "storages" in gather:
-            surroundings = Surroundings(self._client, may_use_paths=False)
             for node in self._nodes(chosen):
                 self._storages[node] = [_storage_data(row) for row in surroundings.storages(node).values()]
+        if self._audit is not None:
+            readable = [guest for guest in guests if not isinstance(guest, ApiError)]
+            self._findings = self._audit.findings(self._client, surroundings, readable)
 
     def execute(self) -> None:
         """Nothing: it only reads."""
 
     def result(self, *, executed: bool) -> Result:  # noqa: ARG002 - the same in both modes
         """What was read."""
-        return Result(data={"guests": self._guests, "storages": self._storages}, warnings=self._warnings)
+        return Result(data=self._data(), warnings=self._warnings)
+
+    def _data(self) -> dict[str, t.Any]:
+        data: dict[str, t.Any] = {"guests": self._guests, "storages": self._storages}
+        return data if self._audit is None else data | {"findings": self._findings}
 
     def _check_named(self, cluster: Cluster) -> None:
         """A guest that was asked for by number or name exists, or the task fails: a slip is no empty result."""

@@ -197,6 +197,11 @@ class Surroundings:
             return Volume(volid, None, member["format"])
         return Volume(volid, int(data.get("size") or 0), str(data.get("format", "raw")))
 
+    def sizes(self, node: str, storage: str) -> Mapping[str, int]:
+        """The sizes in bytes of all guests' volumes on a storage, by volume id. A slow call: PVE looks into each."""
+        rows = self._client.get(path("nodes", node, "storage", storage, "content"), {"content": "images"})
+        return {str(row["volid"]): int(row.get("size") or 0) for row in rows}
+
 
 def _storage(row: Mapping[str, t.Any]) -> Storage:
     formats = row.get("formats") or {}
