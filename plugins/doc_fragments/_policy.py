@@ -24,9 +24,9 @@ options:
   policy_rules:
     description:
       - A site's own rules, which extend those of O(policy), or override those with the same C(id).
-      - A rule has C(id), C(when) (a condition in JMESPath over facts, V(need.workload == 'database')), C(sets) or
-        C(forbids) (choices and their values), C(because) (the reason, a sentence), and as it likes C(source), C(rank),
-        C(since), C(until) and C(severity). V({disable: [ssd]}) takes rules away.
+      - A rule has C(id), C(when) (a condition in JMESPath over facts), C(sets) or C(forbids) (choices and their values),
+        C(because) (the reason, a sentence), and as it likes C(source), C(rank), C(since), C(until) and C(severity). An
+        entry with C(disable) alone, a list of ids, takes rules away.
       - Rules are checked before anything is read. What is wrong with them is told with the rule's name.
     type: list
     elements: dict
@@ -34,9 +34,9 @@ options:
   facts:
     description:
       - What rules may look at and the cluster does not know, in the groups C(guest), C(storage), C(need), C(team) and
-        C(measurements), for example V({need: {workload: database}}).
+        C(measurements).
       - Below C(guests) the same for single guests by name or number, below C(storages) the group C(storage) for single
-        storages by name, for example V({storages: {tank: {medium: nvme}}}).
+        storages by name.
       - A fact that nobody knows makes no rule true.
     type: dict
     default: {}
