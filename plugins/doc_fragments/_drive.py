@@ -799,6 +799,11 @@ options:
             option
             they are named, and a guest that has them is not changed.
         type: bool
+      facts:
+        description: What rules of O(policy) may look at of this guest, in the groups of O(facts). It goes before what
+          is said
+          there.
+        type: dict
 
   allow_destroy:
     description:

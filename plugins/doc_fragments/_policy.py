@@ -24,9 +24,9 @@ options:
   policy_rules:
     description:
       - A site's own rules, which extend those of O(policy), or override those with the same C(id).
-      - A rule has C(id), C(when) (a condition in JMESPath over facts), C(sets) or C(forbids) (choices and their values),
-        C(because) (the reason, a sentence), and as it likes C(source), C(rank), C(since), C(until) and C(severity). An
-        entry with C(disable) alone, a list of ids, takes rules away.
+      - A rule has C(id), C(when) (a condition in JMESPath over facts), C(sets) or C(forbids) (choices and their
+        values), C(because) (the reason, a sentence), and as it likes C(source), C(rank), C(since), C(until) and
+        C(severity). An entry with C(disable) alone, a list of ids, takes rules away.
       - Rules are checked before anything is read. What is wrong with them is told with the rule's name.
     type: list
     elements: dict

@@ -17,6 +17,7 @@ _DISKS = "proxmox_disks"
 _LAYER = f"{_DISKS}__"
 # The group in which the inventory plugin of community.proxmox puts the nodes.
 _NODES = "proxmox_nodes"
+_NEED = "proxmox_need"
 _SETTINGS = ("scsihw", "boot", "undeclared", "power", "revert_leftovers")
 
 
@@ -33,7 +34,18 @@ def _layout(host: str, variables: Mapping[str, t.Any]) -> dict[str, t.Any] | Non
         return None
     vmid = variables.get("proxmox_vmid")
     who = {"vmid": int(vmid)} if vmid is not None else {"name": variables.get("proxmox_name") or host}
+    facts = _facts(variables)
+    if facts:
+        settings["facts"] = facts
     return {**who, **settings, "disks": [{"slot": slot, **options} for slot, options in disks.items()]}
+
+
+def _facts(variables: Mapping[str, t.Any]) -> dict[str, t.Any]:
+    """What a host says for a policy: its need by itself, the other groups together."""
+    facts = dict(variables.get(f"{_DISKS}_facts") or {})
+    if variables.get(_NEED):
+        facts["need"] = {**(facts.get("need") or {}), **variables[_NEED]}
+    return facts
 
 
 def _is_guest(variables: Mapping[str, t.Any]) -> bool:

@@ -21,9 +21,22 @@ author:
 extends_documentation_fragment:
   - diskwright.proxmox._connection
   - diskwright.proxmox._drive
+  - diskwright.proxmox._policy
   - diskwright.proxmox._attributes
   - diskwright.proxmox._attributes.declares_state
   - diskwright.proxmox._attributes.actiongroup_api
+options:
+  recommend:
+    description:
+      - Where a O(policy) fills in what the declaration leaves open (format, cache, AIO, I/O thread, discard and the
+        like, and the controller of a guest that has no SCSI disk yet).
+      - With V(on_create) only for disks that the task makes. A disk that is there is never changed.
+      - With V(always) for every declared disk, except that the format of an image that is there stays.
+      - With V(never) nowhere.
+      - The result says which value came from which rule, and the diff names the rules.
+    type: str
+    choices: [on_create, always, never]
+    default: on_create
 notes:
   - A run that was killed is finished by the next one. Two jobs that take several calls (a drive that changes its bus
     while the guest runs, and a guest that is shut down for a change) are noted for that purpose in the guest's notes,
@@ -86,6 +99,19 @@ EXAMPLES = r"""
         efitype: 4m
         pre_enrolled_keys: true
     boot: [scsi0, ide0]
+
+- name: Let a policy choose what is left open
+  diskwright.proxmox.guest_disks:
+    vmid: 120
+    policy: current
+    facts:
+      need: {workload: database, durability: strict}
+      storages:
+        tank: {medium: nvme}
+    disks:
+      - slot: scsi3
+        storage: tank
+        size: 100M
 
 - name: Keep one disk's volume as unused, destroy another
   diskwright.proxmox.guest_disks:
@@ -218,6 +244,12 @@ guests:
       elements: str
       returned: if the guest could be read
       sample: []
+    recommended:
+      description: What a policy has filled in, each with its rule, the reason, who says so, and since when.
+      type: list
+      elements: dict
+      returned: if a policy was asked about the guest
+      sample: [{slot: scsi3, option: cache, value: none, rule: database-cache, reason: …, source: …, since: ""}]
     warnings:
       description: What is worth knowing, the warnings of Proxmox VE's tasks among it.
       type: list
@@ -239,6 +271,7 @@ guests:
 
 from ..module_utils._ansible.argspec import layout_spec
 from ..module_utils._ansible.guest_disks import GuestDisks
+from ..module_utils._ansible.policy import recommend_spec
 from ..module_utils._ansible.runner import Rules, run_api_module
 
 _FOR_ONE = ("vmid", "name", "node", "disks", "scsihw", "boot")
@@ -247,7 +280,7 @@ _FOR_ONE = ("vmid", "name", "node", "disks", "scsihw", "boot")
 def main() -> None:
     """Run the module."""
     run_api_module(
-        layout_spec(),
+        {**layout_spec(), **recommend_spec()},
         GuestDisks,
         Rules(
             mutually_exclusive=tuple(("guests", option) for option in _FOR_ONE),

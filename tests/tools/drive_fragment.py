@@ -239,6 +239,13 @@ def guest_text(prefix: str, *, defaults: bool) -> str:
     return text
 
 
+FACTS = """\
+facts:
+  description: What rules of O(policy) may look at of this guest, in the groups of O(facts). It goes before what is said
+    there.
+  type: dict
+"""
+
 GUESTS = """\
 guests:
   description:
@@ -268,7 +275,7 @@ bwlimit:
 def fragment() -> str:
     """The text of the fragment's file."""
     one = guest_text("", defaults=True)
-    many = GUESTS.replace("@GUEST@", textwrap.indent(guest_text("guests[].", defaults=False), "    "))
+    many = GUESTS.replace("@GUEST@", textwrap.indent(guest_text("guests[].", defaults=False) + FACTS, "    "))
     lines = textwrap.indent(one + many, "  ").splitlines()
     return HEAD + "\n".join(folded(line) for line in lines) + "\n" + TAIL
 

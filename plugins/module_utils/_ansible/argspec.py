@@ -72,6 +72,11 @@ def guest_spec() -> _Spec:
     }
 
 
+def many_guests_spec() -> _Spec:
+    """The arguments of one guest among many."""
+    return {**guest_spec(), "facts": {"type": "dict"}}
+
+
 def layout_spec() -> _Spec:
     """The arguments of a module that declares one guest or many."""
     one = guest_spec()
@@ -80,7 +85,7 @@ def layout_spec() -> _Spec:
     one["revert_leftovers"]["default"] = False
     return {
         **one,
-        "guests": {"type": "list", "elements": "dict", "options": guest_spec()},
+        "guests": {"type": "list", "elements": "dict", "options": many_guests_spec()},
         "allow_destroy": {"type": "bool", "default": False},
         "concurrency": {"type": "int", "default": 4},
         "bwlimit": {"type": "int"},

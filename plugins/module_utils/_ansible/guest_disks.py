@@ -7,15 +7,20 @@
 from __future__ import annotations
 
 import typing as t
+from dataclasses import replace
 
-from .._core.errors import DiskwrightError
+from .._core.errors import DiskwrightError, ParseError, Refusal
 from .._core.layout import Layout, read_layout
+from .._policy.facts import read_facts
 from .._pve.converge import Convergence
 from .._pve.executor import Limits
+from .policy import make_adviser
 from .report import diff_text, guest_result, summary
 from .runner import Result
 
 if t.TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .._pve.client import Client
 
 _FOR_ONE = ("vmid", "name", "node", "disks", "scsihw", "boot", "undeclared", "power", "revert_leftovers")
@@ -37,8 +42,13 @@ class GuestDisks:
         declared = params["guests"]
         if declared is None:
             declared = [{name: params[name] for name in _FOR_ONE}]
+        self._policy = params["policy"]
         self._run = Convergence(
-            client, [read_layout(guest, defaults) for guest in declared], limits, concurrency=params["concurrency"]
+            client,
+            [_read(guest, defaults) for guest in declared],
+            limits,
+            concurrency=params["concurrency"],
+            adviser=make_adviser(params, client),
         )
 
     def prepare(self) -> None:
@@ -57,6 +67,18 @@ class GuestDisks:
             data={"guests": guests},
             changed=any(guest["changed"] for guest in guests),
             failure=summary(jobs) if any(job.failed for job in jobs) else None,
-            diff=diff_text(jobs),
+            diff=diff_text(jobs, self._policy),
             warnings=[text for guest in guests for text in guest["warnings"]],
         )
+
+
+def _read(guest: Mapping[str, t.Any], defaults: Layout) -> tuple[Layout, tuple[Refusal, ...]]:
+    """One guest's declaration, with what it says for a policy."""
+    layout, refusals = read_layout(guest, defaults)
+    facts = guest.get("facts") or {}
+    try:
+        read_facts(facts)
+    except ParseError as error:
+        wrong = Refusal(layout.label, "", "facts", "", str(error).replace("\n", "; "), "correct it")
+        return layout, (*refusals, wrong)
+    return replace(layout, facts=facts), refusals

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 
 from .._core.errors import DiskwrightError, ParseError
 from .._policy.audit import Auditor
+from .._policy.fill import NEVER, ON_CREATE, WHEN, Adviser
 from .._policy.findings import Surroundings as Around
 from .._policy.known import Known, read_known
 from .._policy.load import load_policy
@@ -34,6 +35,20 @@ def policy_spec() -> dict[str, dict[str, t.Any]]:
         "policy_rules": {"type": "list", "elements": "dict", "default": []},
         "facts": {"type": "dict", "default": {}},
     }
+
+
+def recommend_spec() -> dict[str, dict[str, t.Any]]:
+    """The arguments of a module that follows a policy."""
+    return {**policy_spec(), "recommend": {"type": "str", "default": ON_CREATE, "choices": list(WHEN)}}
+
+
+def make_adviser(params: Mapping[str, t.Any], client: Client) -> Adviser | None:
+    """The policy that a module's parameters ask for; its rules are checked before anything is read."""
+    audit = make_audit(params)
+    if audit is None or params["recommend"] == NEVER:
+        return None
+    version = pve_version(client)
+    return Adviser(load_policy(audit.name, audit.rules, version), audit.known, params["recommend"], version)
 
 
 def known_facts(params: Mapping[str, t.Any]) -> Known:

@@ -7,9 +7,10 @@
 from __future__ import annotations
 
 import typing as t
+from dataclasses import asdict
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
     from .._core.actions import Action, Line
     from .._core.guest import Hardware
@@ -46,7 +47,11 @@ def guest_result(job: Job, *, executed: bool) -> dict[str, t.Any]:
         "failed": job.failed,
         "actions": _actions(job, executed=executed),
         "errors": list(job.messages),
-        "warnings": [*(plan.warnings if plan else ()), *(outcome.warnings if outcome else ())],
+        "warnings": [
+            *(job.advice.warnings if job.advice else ()),
+            *(plan.warnings if plan else ()),
+            *(outcome.warnings if outcome else ()),
+        ],
     }
     if job.guest is None or plan is None:
         return result
@@ -61,6 +66,8 @@ def guest_result(job: Job, *, executed: bool) -> dict[str, t.Any]:
         "unused": {str(slot): volume for slot, volume in after.configured.unused.items()},
         "leftovers": list(plan.leftovers),
     }
+    if job.advice is not None:
+        result["recommended"] = [asdict(one) for one in job.advice.filled]
     if outcome and outcome.upid:
         result["upid"] = outcome.upid
     return result
@@ -94,21 +101,33 @@ def _action(action: Action, state: str) -> dict[str, str]:
     return {"action": action.verb, "slot": str(action.slot or ""), "summary": summary, "state": state}
 
 
-def diff_text(jobs: Iterable[Job]) -> str:
+def diff_text(jobs: Iterable[Job], policy: str = "") -> str:
     """The plans of the guests that have something to do, for ``--diff``; empty when none has."""
-    return "\n".join(plan_text(job.plan) for job in jobs if job.plan is not None and _has_lines(job.plan))
+    shown = [job for job in jobs if job.plan is not None and _has_lines(job.plan)]
+    return "\n".join(plan_text(t.cast("Plan", job.plan), _rules(job, policy)) for job in shown)
+
+
+def _rules(job: Job, policy: str) -> dict[str, str]:
+    """The rules behind what a policy has filled in, by slot: ``(current: database-raw, thin-discard)``."""
+    found: dict[str, list[str]] = {}
+    for one in job.advice.filled if job.advice else ():
+        found.setdefault(one.slot or one.option, []).append(one.rule)
+    return {slot: f"({policy}: {', '.join(dict.fromkeys(rules))})" for slot, rules in found.items()}
 
 
 def _has_lines(plan: Plan) -> bool:
     return plan.changed or (plan.report_undeclared and bool(plan.undeclared))
 
 
-def plan_text(plan: Plan) -> str:
-    """One guest's plan for people, the same with and without check mode."""
+def plan_text(plan: Plan, rules: Mapping[str, str] | None = None) -> str:
+    """One guest's plan for people, the same with and without check mode.
+
+    :param rules: what is said of the rules behind a slot's options.
+    """
     guest = plan.before
-    rows = [(line.sign, line.subject, line.what, line.detail) for line in (a.line for a in plan.actions) if line]
-    waits = _waiting_slots(plan)
-    rows = [(sign, slot, what, _joined(detail, waits.get(slot, ""))) for sign, slot, what, detail in rows]
+    rows = [
+        (line.sign, line.subject, line.what, _details(plan, action, line, rules or {})) for action, line in _lines(plan)
+    ]
     first = max((len(slot) for _sign, slot, _what, _detail in rows), default=0)
     second = max((len(what) for _sign, _slot, what, detail in rows if detail and len(what) <= _WIDEST), default=0)
     lines = [f"{guest.name or guest.vmid} ({guest.vmid} on {guest.node}, {guest.state})"]
@@ -119,6 +138,20 @@ def plan_text(plan: Plan) -> str:
         f"  {_SIGNS_NOTICED} {slot} is not declared: {fate if slot in gone else 'kept'}" for slot in plan.undeclared
     ]
     return "\n".join(lines) + "\n"
+
+
+def _lines(plan: Plan) -> Iterator[tuple[Action, Line]]:
+    for action in plan.actions:
+        if action.line is not None:
+            yield action, action.line
+
+
+def _details(plan: Plan, action: Action, line: Line, rules: Mapping[str, str]) -> str:
+    """What stands behind a step: its own words, whether it waits, and which rules chose its options."""
+    copies = action.verb in ("resize", "move")  # these act at once, whatever else of the slot waits
+    waits = "" if copies else _waiting_slots(plan).get(line.subject, "")
+    chosen = "" if copies else rules.get(line.subject, "")
+    return "   ".join(part for part in (_joined(line.detail, waits), chosen) if part)
 
 
 def _joined(*parts: str) -> str:

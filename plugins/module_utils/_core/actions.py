@@ -13,7 +13,7 @@ from enum import Enum
 from .drive import Drive
 from .guest import Boot
 from .options import TABLE, Kind
-from .size import human_size
+from .size import format_pve_size, human_size
 from .slot import Slot
 
 
@@ -285,10 +285,10 @@ class Resize(Action):
 
     @property
     def line(self) -> Line:
-        before = human_size(self.before) if self.before else "?"
-        return Line(
-            "~", str(self.slot), f"{before} -> {human_size(self.after)}", "partitions and file systems stay as they are"
-        )
+        words = [human_size(self.before) if self.before else "?", human_size(self.after)]
+        if words[0] == words[1] and self.before:  # too little to be seen in two decimals
+            words = [format_pve_size(self.before), format_pve_size(self.after)]
+        return Line("~", str(self.slot), " -> ".join(words), "partitions and file systems stay as they are")
 
 
 @dataclass(frozen=True, slots=True)

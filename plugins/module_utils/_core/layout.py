@@ -69,6 +69,7 @@ class Layout:
 
     :param boot: devices in the order in which to try them, or ``None`` to keep the order right by itself.
     :param allow_destroy: whether ``state: absent`` may destroy data.
+    :param facts: what the user says about the guest, for a policy.
     """
 
     vmid: int | None = None
@@ -81,6 +82,7 @@ class Layout:
     power: str = "never"
     revert_leftovers: bool = False
     allow_destroy: bool = False
+    facts: Mapping[str, Mapping[str, object]] = field(default_factory=lambda: MappingProxyType({}))
 
     @property
     def label(self) -> str:

@@ -31,6 +31,7 @@ if t.TYPE_CHECKING:
     from .._core.guest import Guest
     from .._core.layout import Layout
     from .._core.plan import Plan
+    from .._policy.fill import Advice, Adviser
     from .client import Client
 
 
@@ -48,6 +49,7 @@ class Job:
     plan: Plan | None = None
     outcome: Outcome | None = None
     error: str | None = None
+    advice: Advice | None = None
 
     @property
     def label(self) -> str:
@@ -74,6 +76,7 @@ class Convergence:
 
     :param declarations: layouts with what is wrong with each.
     :param concurrency: how many guests are changed at a time.
+    :param adviser: fills what the declarations leave open.
     """
 
     def __init__(
@@ -83,8 +86,10 @@ class Convergence:
         limits: Limits,
         *,
         concurrency: int,
+        adviser: Adviser | None = None,
     ) -> None:
         self._client = client
+        self._adviser = adviser
         self._limits = limits
         self._concurrency = max(1, concurrency)
         self._surroundings = Surroundings(client, may_use_paths=client.endpoint.is_root_ticket)
@@ -137,13 +142,17 @@ class Convergence:
     def _plan(self, job: Job) -> None:
         """Plan from what was read in bulk. Without a plan, the guest has to be looked at more closely."""
         guest = t.cast("Guest", job.guest)
-        plan = None if find_needs(guest, job.layout) else make_plan(Facts(guest), job.layout)
+        advised = self._adviser is not None and self._adviser.is_wanted(guest, job.layout)
+        plan = None if advised or find_needs(guest, job.layout) else make_plan(Facts(guest), job.layout)
         if plan is not None and not plan.changed and not plan.refusals:
             job.plan = plan
 
     def _plan_closely(self, job: Job) -> None:
         """Plan what there is to do, or to refuse, from the guest as it is now and from what is around it."""
         guest = self._settled(read_again(self._client, t.cast("Guest", job.guest)))
+        if self._adviser is not None and self._adviser.is_wanted(guest, job.layout):
+            job.advice = self._adviser.advise(guest, job.layout, self._surroundings.storages(guest.node))
+            job.layout = job.advice.layout
         job.guest, job.plan = guest, make_plan(self._surroundings.facts(guest, job.layout), job.layout)
 
     def _settled(self, guest: Guest) -> Guest:
