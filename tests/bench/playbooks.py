@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -58,7 +59,7 @@ class Ansible:
         :param python: what runs the modules.
         """
         command = [str(self._program), "-i", "localhost,", "-c", "local"]
-        command += ["-e", f"ansible_python_interpreter={python or self.python}", str(book)]
+        command += ["-e", json.dumps({"ansible_python_interpreter": str(python or self.python)}), str(book)]
         begun = time.perf_counter()
         done = subprocess.run(command, env=self._environment(server), capture_output=True, text=True, check=False)
         took = time.perf_counter() - begun

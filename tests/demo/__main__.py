@@ -126,7 +126,7 @@ def main() -> int:
         title("The same, carried out")
         if _plan_of(converge(lab, "--diff")) != _plan_of(plan):
             raise SystemExit("the real run was not what check mode had said")
-        title("What is in the images now (qemu-img info)")
+        title("What is in the images now: qemu-img info, held against the configuration")
         right = images_are_right(lab) and contents_are_there(lab)
         title("Again: nothing to do")
         before = len(lab.writes())

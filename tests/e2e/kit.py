@@ -118,7 +118,7 @@ def run_playbook(
         hosts.write_text(yaml.safe_dump(dict(inventory or {"all": {"hosts": {"localhost": {}}}})))
         environment = _environment(folder, env, results)
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(hosts), "-c", "local", *flags]
-        command += ["-e", f"ansible_python_interpreter={sys.executable}", name]
+        command += ["-e", json.dumps({"ansible_python_interpreter": sys.executable}), name]  # its path may have spaces
         done = subprocess.run(command, env=environment, cwd=cwd or folder, capture_output=True, text=True, check=False)
         lines = results.read_text().splitlines() if results.exists() else []
     return Run(done.returncode, done.stdout, done.stderr, [Task(**json.loads(line)) for line in lines])
