@@ -185,7 +185,8 @@ def converge(
             return converge(connection, *guests, check=check, **params)
     defaults = {"undeclared": "keep", "power": "never", "revert_leftovers": False, "allow_destroy": False}
     limits = {"task_timeout": 60, "bwlimit": None, "concurrency": 4}
-    work = GuestDisks(to, {**defaults, **limits, "guests": [dict(guest) for guest in guests], **params})
+    policy = {"policy": "none", "policy_rules": [], "facts": {}, "recommend": "on_create"}
+    work = GuestDisks(to, {**defaults, **limits, **policy, "guests": [dict(guest) for guest in guests], **params})
     work.prepare()
     if not check:
         work.execute()
