@@ -130,6 +130,7 @@ class Guest:
     :param ostype: PVE's name of the guest's operating system, ``None`` when the configuration names none.
     :param machine: the machine type and version, ``None`` when the configuration names none (PVE takes ``pc`` then).
     :param bios: ``seabios`` or ``ovmf``.
+    :param agent: PVE's text about the guest agent, ``None`` when the configuration has none.
     """
 
     vmid: int
@@ -150,6 +151,7 @@ class Guest:
     ostype: str | None = None
     machine: str | None = None
     bios: str = "seabios"
+    agent: str | None = None
 
     @property
     def label(self) -> str:
@@ -216,6 +218,7 @@ def read_guest(
         ostype=configured.get("ostype"),
         machine=configured.get("machine"),
         bios=configured.get("bios", "seabios"),
+        agent=configured.get("agent"),
     )
 
 

@@ -41,7 +41,7 @@ class Known:
 
         :param extra: what the guest's own declaration says; it goes before everything else.
         """
-        cluster: dict[str, object] = {"guest": guest_facts(guest, guest.ostype, guest.machine, guest.bios)}
+        cluster: dict[str, object] = {"guest": guest_facts(guest, guest.ostype, guest.machine, guest.bios, guest.agent)}
         if storage is not None:
             cluster["storage"] = storage_facts(storage, pve_version)
         layers = [self.general, self.guests.get(str(guest.vmid), {}), self.guests.get(guest.name, {})]
