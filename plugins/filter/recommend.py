@@ -16,6 +16,11 @@ from ..module_utils._policy.choices import read_fixed
 from ..module_utils._policy.facts import read_facts
 from ..module_utils._policy.load import load_policy
 
+try:
+    from ansible._internal._datatag._tags import Origin
+except ImportError:  # before ansible-core 2.19, and should it ever move: errors then name a rule by its number
+    Origin = None
+
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -41,7 +46,10 @@ def _explain(recommendation: t.Any, style: str = "text") -> str:
 
 
 def _place(rule: t.Any) -> str:
-    """Where a rule was written, as far as Ansible knows: before 2.19 dictionaries that come from YAML have it."""
+    """Where a rule was written, as far as Ansible knows: each release remembers it elsewhere."""
+    origin = Origin.get_tag(rule) if Origin is not None else None
+    if origin is not None and origin.path:
+        return f"{origin.path}, line {origin.line_num}" if origin.line_num else str(origin.path)
     source, line, _column = getattr(rule, "ansible_pos", None) or ("", 0, 0)
     return f"{source}, line {line}" if source else ""
 

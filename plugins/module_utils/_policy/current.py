@@ -59,6 +59,15 @@ _BUSES = (
         severity="warning",
     ),
     Rule(
+        id="free-unix",
+        rank=30,
+        when="guest.os_family == 'bsd' && guest.virtio_drivers == `null`",
+        sets={"bus": "scsi"},
+        because="The free Unixes bring the VirtIO drivers, FreeBSD since 2014.",
+        source=_BUS,
+        severity="warning",
+    ),
+    Rule(
         id="measured-virtio-block",
         rank=36,
         when="guest.virtio_drivers == 'all' && measurements.fastest_bus == 'virtio'",
@@ -67,13 +76,12 @@ _BUSES = (
         source=_YOURS,
     ),
     Rule(
-        id="unix-migrated",
+        id="linux-migrated",
         rank=70,
-        when="contains(['linux', 'bsd'], guest.os_family) && guest.stage == 'migrated'"
-        " && guest.virtio_drivers == `null`",
+        when="guest.os_family == 'linux' && guest.stage == 'migrated' && guest.virtio_drivers == `null`",
         sets={"bus": "scsi"},
-        because="Linux and the free Unixes bring the VirtIO drivers, so a guest that comes from elsewhere can start on"
-        " VirtIO SCSI at once. If its initramfs was made without them, start it from SATA and make it anew.",
+        because="Linux brings the VirtIO drivers, so a guest that comes from elsewhere can start on VirtIO SCSI at"
+        " once. If its initramfs was made without them, start it from SATA and make that anew.",
         source="pve-docs 9.1.3, qm.adoc, Import OVF/OVA Through CLI",
     ),
     Rule(
@@ -244,6 +252,15 @@ _FORMATS = (
         source=_FORMAT,
     ),
     Rule(
+        id="portable-raw",
+        rank=34,
+        when="storage.level == 'file' && need.portable",
+        sets={"format": "raw"},
+        because="raw is the disk bit by bit: every hypervisor reads it or converts it. VMDK makes sense on the way out"
+        " only.",
+        source=_FORMAT,
+    ),
+    Rule(
         id="measured-raw",
         rank=36,
         when="storage.level == 'file' && measurements.fastest_format == 'raw'",
@@ -376,9 +393,9 @@ _CACHES = (
     Rule(
         id="no-flush-writethrough",
         rank=61,
-        when="contains(['w2k', 'l24'], guest.os_release) && need.durability == 'strict'",
+        when="guest.os_release == 'l24' && need.durability == 'strict'",
         sets={"cache": "writethrough"},
-        because="A system of that age sends no flushes, so only a mode that flushes after every write keeps its data.",
+        because="Linux 2.4 sends no flushes, so only a mode that flushes after every write keeps its data.",
         source="QEMU's description of cache modes: writethrough is for guests that do not send flushes",
     ),
     Rule(
@@ -489,7 +506,7 @@ _IO = (
         when="contains(['ssd', 'nvme'], storage.medium) && contains(['ide', 'sata', 'scsi'], chosen.bus)",
         sets={"ssd": "1"},
         because="The guest then knows that it is on solid-state: it sends discards, which some systems do for no other"
-        " disk, and does not defragment.",
+        " disk, and does not defragment. Proxmox VE's dialog leaves it off, as it can't know.",
         source=_DISCARD,
     ),
     Rule(

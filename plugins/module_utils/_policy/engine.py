@@ -13,13 +13,14 @@ from types import MappingProxyType
 
 from .choices import CHOICES
 from .conditions import CHOSEN, FIXED
-from .facts import Facts
+from .facts import FACTS, Facts
 from .rule import HARD, Rule
 
 #: The name that stands for the rule of a choice that was made before the policy was asked.
 DECIDED = "decided"
 #: The name that stands for the rule of a choice for which the rules have left only this.
 REMAINING = "remaining"
+_PATHS = tuple(FACTS)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -27,18 +28,26 @@ class Policy:
     """The rules in force, hard constraints among them, by rank. Made by ``load_policy``.
 
     :param by_choice: the rules that have a say in each choice, by rank.
+    :param positions: which facts they look at, as positions in the table of facts.
     """
 
     name: str
     rules: Mapping[str, Rule]
     by_choice: Mapping[str, tuple[Rule, ...]]
+    positions: tuple[int, ...]
+
+    def world(self, known: tuple[object, ...]) -> dict[str, object]:
+        """The facts at :attr:`positions` by path."""
+        return {_PATHS[position]: value for position, value in zip(self.positions, known, strict=True)}
 
 
 def make_policy(name: str, rules: Iterable[Rule]) -> Policy:
     """A policy of rules that were checked."""
     ordered = sorted(rules, key=lambda rule: rule.rank)
     by_choice = {choice: tuple(rule for rule in ordered if choice in rule.decides) for choice in CHOICES}
-    return Policy(name, MappingProxyType({rule.id: rule for rule in ordered}), MappingProxyType(by_choice))
+    looked_at = {path for rule in ordered for path in rule.condition.literals}
+    positions = tuple(position for position, path in enumerate(FACTS) if path in looked_at)
+    return Policy(name, MappingProxyType({rule.id: rule for rule in ordered}), MappingProxyType(by_choice), positions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,14 +115,17 @@ def recommend(fixed: Mapping[str, str | None], facts: Facts, policy: Policy) -> 
     :param fixed: what the user or the existing disk has decided, by the names of :data:`CHOICES`, in PVE's canonical
         form (see ``read_fixed``); ``None`` for PVE's default.
     """
-    return _recommend(policy, facts, tuple((name, fixed[name]) for name in CHOICES if name in fixed))
+    known = tuple(facts.values[position] for position in policy.positions)
+    return _recommend(policy, known, tuple((name, fixed[name]) for name in CHOICES if name in fixed))
 
 
-@lru_cache(maxsize=8192)  # a cluster has many disks alike
-def _recommend(policy: Policy, facts: Facts, fixed: tuple[tuple[str, str | None], ...]) -> Recommendation:
+@lru_cache(maxsize=8192)  # a cluster has many disks that differ in nothing that a rule looks at
+def _recommend(
+    policy: Policy, known: tuple[object, ...], fixed: tuple[tuple[str, str | None], ...]
+) -> Recommendation:
     decided = dict(fixed)
-    by_facts = _holding(policy, facts)
-    world = facts.by_path()
+    by_facts = _holding(policy, known)
+    world = policy.world(known)
     world.update({f"{FIXED}.{name}": value for name, value in fixed})
     world.update({f"{CHOSEN}.{name}": value for name, value in fixed})
     choices: dict[str, Choice] = {}
@@ -137,9 +149,9 @@ def _recommend(policy: Policy, facts: Facts, fixed: tuple[tuple[str, str | None]
 
 
 @lru_cache(maxsize=8192)
-def _holding(policy: Policy, facts: Facts) -> frozenset[str]:
+def _holding(policy: Policy, known: tuple[object, ...]) -> frozenset[str]:
     """The rules that hold, of those that look at facts only."""
-    world = facts.by_path()
+    world = policy.world(known)
     rules = (rule for rule in policy.rules.values() if not rule.condition.needs_choices)
     return frozenset(rule.id for rule in rules if rule.condition.holds(world))
 
@@ -179,9 +191,10 @@ def _choose(name: str, rules: list[Rule]) -> Choice:
 
 
 def _remaining(name: str, against: Mapping[str | None, Rule]) -> tuple[str | None, Rule]:
-    """The first value that nothing forbids, where all that rules set is forbidden; without one, why that is."""
+    """What to do where all that rules set is forbidden: what nothing forbids, else what the lowest rule forbids."""
     row = CHOICES[name]
-    for value in (*((None,) if row.open else ()), *row.values):
-        if value not in against:
-            return value, Rule(REMAINING, 0, "", "The rules have ruled out everything else.", "")
-    return row.values[0], against[row.values[0]]
+    candidates: tuple[str | None, ...] = (*((None,) if row.open else ()), *row.values)
+    value = min(candidates, key=lambda one: against[one].rank if one in against else -1)
+    if value in against and against[value].rank >= HARD:
+        return value, against[value]  # nothing is possible, and that is why
+    return value, Rule(REMAINING, 0, "", "The rules have ruled out everything that is better.", "")

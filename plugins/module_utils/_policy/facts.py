@@ -268,9 +268,7 @@ _ROWS: tuple[Fact, ...] = (
     Fact("need.overcommit", Kind.BOOL, "whether guests are promised more than the storage has", _USER, _QUIET),
     Fact("team.formats", Kind.LIST, "formats that the administrators are at home with", _USER, _QUIET, FORMATS),
     Fact("measurements.fastest_format", Kind.CHOICE, "fastest format in your benchmark", _USER, _QUIET, FORMATS),
-    Fact(
-        "measurements.fastest_bus", Kind.CHOICE, "fastest bus in your benchmark", _USER, _QUIET, DISK_BUSES
-    ),
+    Fact("measurements.fastest_bus", Kind.CHOICE, "fastest bus in your benchmark", _USER, _QUIET, DISK_BUSES),
     Fact(
         "measurements.fastest_cache",
         Kind.CHOICE,
@@ -346,7 +344,8 @@ def _read_sections(data: object, problems: list[str]) -> dict[str, object]:
     known: dict[str, object] = {}
     for section, content in data.items():
         if section not in SECTIONS:
-            problems.append(f"'{section}' is no group of facts; there are {', '.join(SECTIONS)}{_elsewhere(section)}")
+            near = _elsewhere(section) or nearest(str(section), SECTIONS)
+            problems.append(f"'{section}' is no group of facts; there are {', '.join(SECTIONS)}{near}")
         elif content is not None and not isinstance(content, Mapping):
             problems.append(f"{section}: '{content}' is no dictionary; write for example {_example(str(section))}")
         else:
@@ -374,18 +373,16 @@ def _read_section(section: str, content: Mapping[object, object], problems: list
 def unknown_fact(path: str) -> str:
     """The sentence about a fact that there is not."""
     section, _dot, name = path.partition(".")
-    names = [known for known in FACTS if known.partition(".")[0] == section]
-    near = nearest(path, FACTS) or _elsewhere(name)
+    names = {fact.partition(".")[2]: fact for fact in FACTS if fact.partition(".")[0] == section}
+    near = _elsewhere(name or section) or nearest(path, names.values()) or nearest(path, FACTS)
     if near:
         return f"there is no fact '{path}'{near}"
-    return f"there is no fact '{path}'; {section} has {', '.join(fact.partition('.')[2] for fact in names)}"
+    return f"there is no fact '{path}'; {section} has {', '.join(names)}"
 
 
 def _elsewhere(name: object) -> str:
-    """A hint at a fact of the same name in another group."""
-    return nearest(str(name), SECTIONS) or next(
-        (f", did you mean '{path}'?" for path in FACTS if path.partition(".")[2] == name), ""
-    )
+    """A hint at a fact of this very name, in whatever group."""
+    return next((f", did you mean '{path}'?" for path in FACTS if path.partition(".")[2] == name), "")
 
 
 def _example(section: str) -> str:

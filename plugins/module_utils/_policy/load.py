@@ -133,8 +133,10 @@ def _read_rule(identity: str, entry: Mapping[object, object], where: str, site: 
         until=_bound("until", entry.get("until"), rule.until, problems),
         severity=str(entry.get("severity") or rule.severity),
     )
-    if entry.get("sets") is not None or entry.get("forbids") is not None:
-        rule = replace(rule, sets=_sets(entry.get("sets"), problems), forbids=_forbids(entry.get("forbids"), problems))
+    if entry.get("sets") is not None:
+        rule = replace(rule, sets=_sets(entry["sets"], problems))
+    if entry.get("forbids") is not None:
+        rule = replace(rule, forbids=_forbids(entry["forbids"], problems))
     if not problems:
         problems += [problem for problem in (row_problem(rule) or order_problem(rule),) if problem]
     if not problems and world_of((rule.condition,)) is None:
@@ -155,6 +157,9 @@ def _rank(value: object, default: int, problems: list[str]) -> int:
 def _when(value: object, default: str, problems: list[str]) -> str:
     if value is None or value == "":
         return default
+    if not isinstance(value, str) and value is not True:
+        problems.append(f"when: '{value}' is no text; write for example when: need.workload == 'database'")
+        return default
     text = ALWAYS if value is True else str(value)
     try:
         compile_condition(text)
@@ -173,8 +178,6 @@ def _bound(key: str, value: object, default: str, problems: list[str]) -> str:
 
 
 def _sets(value: object, problems: list[str]) -> Mapping[str, str | None]:
-    if value is None:
-        return MappingProxyType({})
     if not isinstance(value, Mapping):
         problems.append(f"sets: '{value}' is no dictionary; write for example sets: {{cache: none}}")
         return MappingProxyType({})
@@ -183,8 +186,6 @@ def _sets(value: object, problems: list[str]) -> Mapping[str, str | None]:
 
 
 def _forbids(value: object, problems: list[str]) -> Mapping[str, tuple[str | None, ...]]:
-    if value is None:
-        return MappingProxyType({})
     if not isinstance(value, Mapping):
         problems.append(f"forbids: '{value}' is no dictionary; write for example forbids: {{cache: [unsafe]}}")
         return MappingProxyType({})
@@ -232,5 +233,3 @@ def _version(value: str | float | None) -> tuple[int, int]:
 
 def _fits(rule: Rule, version: tuple[int, int]) -> bool:
     return not (rule.since and _version(rule.since) > version) and not (rule.until and _version(rule.until) < version)
-
-

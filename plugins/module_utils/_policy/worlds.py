@@ -9,9 +9,10 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping
 
+from .._core.storage import TABLE as STORAGE_TYPES
 from .choices import CHOICES
 from .conditions import CHOSEN, Condition
-from .facts import FACTS, Kind
+from .facts import FACTS, OS_FAMILIES, Kind
 from .rule import Rule
 
 #: How many worlds are looked at. Two conditions name few facts, so this is hardly ever too few.
@@ -21,7 +22,9 @@ _LIMIT = 50_000
 def values_of(path: str, literals: Iterable[object]) -> list[object]:
     """The values of a path that matter to conditions which compare it with these literals; the unknown last."""
     if path not in FACTS:
-        return [*CHOICES[path.partition(".")[2]].values, None]
+        group, _dot, name = path.partition(".")
+        always = group == CHOSEN and not CHOICES[name].open  # a disk has a bus and a format
+        return [*CHOICES[name].values, *(() if always else (None,))]
     fact = FACTS[path]
     if fact.kind is Kind.BOOL:
         return [True, False, None]
@@ -49,9 +52,17 @@ def world_of(conditions: Iterable[Condition]) -> Mapping[str, object] | None:
     spaces = [values_of(path, literals[path]) for path in paths]
     for combination in itertools.islice(itertools.product(*spaces), _LIMIT):
         world = dict(zip(paths, combination, strict=True))
-        if all(condition.holds(world) for condition in listed):
+        if all(condition.holds(world) for condition in listed) and _possible(world):
             return world
     return None
+
+
+def _possible(world: Mapping[str, object]) -> bool:
+    """Whether facts that follow from each other agree."""
+    release, family = world.get("guest.os_release"), world.get("guest.os_family")
+    kind, level = world.get("storage.type"), world.get("storage.level")
+    agree = release is None or family is None or OS_FAMILIES[str(release)] == family
+    return agree and (kind is None or level is None or STORAGE_TYPES[str(kind)].level == level)
 
 
 def clash(first: Rule, second: Rule) -> str | None:
@@ -72,9 +83,7 @@ def contradiction(first: Rule, second: Rule) -> tuple[str, Mapping[str, object]]
     if name is None:
         return None
     world = world_of((first.condition, second.condition))
-    if world is None or world.get(f"{CHOSEN}.bus", "scsi") is None:
-        return None  # a disk always has a bus
-    return name, world
+    return None if world is None else (name, world)
 
 
 def in_words(world: Mapping[str, object]) -> str:
