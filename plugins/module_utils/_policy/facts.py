@@ -145,7 +145,8 @@ OS_FAMILIES: Mapping[str, str] = MappingProxyType(
 )
 _DISK_TYPES = tuple(row.name for row in STORAGE_TYPES.values() if row.level != "none")
 _CLUSTER = "the cluster"
-_TYPE = "the cluster; without one, the storage's type"
+_TYPE = "the storage's type"
+_BOTH = "the cluster, else the storage's type"
 _USER = "you"
 _QUIET = "rules about it stay silent"
 
@@ -196,7 +197,7 @@ _ROWS: tuple[Fact, ...] = (
         _QUIET,
         ("file", "block"),
     ),
-    Fact("storage.formats", Kind.LIST, "formats that it holds", _TYPE, "the format is not checked", FORMATS),
+    Fact("storage.formats", Kind.LIST, "formats that it holds", _BOTH, "the format is not checked", FORMATS),
     Fact("storage.snapshot_formats", Kind.LIST, "formats of which it takes snapshots", _TYPE, _QUIET, FORMATS),
     Fact("storage.linked_clone_formats", Kind.LIST, "formats of which it makes linked clones", _TYPE, _QUIET, FORMATS),
     Fact(
@@ -207,7 +208,7 @@ _ROWS: tuple[Fact, ...] = (
         "discards are left off",
         ("always", "never", "format"),
     ),
-    Fact("storage.chains", Kind.BOOL, "whether snapshot-as-volume-chain is on", _TYPE, _QUIET),
+    Fact("storage.chains", Kind.BOOL, "whether snapshot-as-volume-chain is on", _CLUSTER, _QUIET),
     Fact(
         "storage.cow_below",
         Kind.BOOL,
@@ -239,7 +240,7 @@ _ROWS: tuple[Fact, ...] = (
         _USER,
         _QUIET,
     ),
-    Fact("storage.shared", Kind.BOOL, "whether every node sees the same volumes", _TYPE, _QUIET),
+    Fact("storage.shared", Kind.BOOL, "whether every node sees the same volumes", _BOTH, _QUIET),
     Fact("storage.pve_version", Kind.VERSION, "version of Proxmox VE", _CLUSTER, "today's is taken"),
     Fact(
         "need.workload",
@@ -396,7 +397,7 @@ def _add_what_follows(known: dict[str, object]) -> None:
     release = known.get("guest.os_release")
     if isinstance(release, str):
         known.setdefault("guest.os_family", OS_FAMILIES[release])
-    modern_linux = known.get("guest.os_family") == "linux" and release in (None, "l26")
+    modern_linux = known.get("guest.os_family") == "linux" and release in (None, "l26", "other")
     if modern_linux and known.get("guest.stage") != "migrated":
         known.setdefault("guest.virtio_drivers", "all")  # an initramfs made elsewhere may lack them
     row = STORAGE_TYPES.get(str(known.get("storage.type")))

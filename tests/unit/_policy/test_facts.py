@@ -113,6 +113,7 @@ def test_linux_has_its_drivers_unless_it_comes_from_elsewhere() -> None:
         return read_facts({"guest": guest}).get("guest.virtio_drivers")
 
     assert drivers(os_family="linux") == drivers(os_release="l26") == "all"
+    assert drivers(os_family="linux", os_release="other") == "all"
     assert drivers(os_release="l26", virtio_drivers="none") == "none"
     assert drivers(os_release="l26", stage="migrated") is None
     assert drivers(os_release="l24") is drivers(os_release="win10") is None
