@@ -7,23 +7,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from itertools import groupby
+from dataclasses import dataclass, replace
 
-from .._core.drive import Drive
 from .._core.guest import Guest
-from .._core.options import TABLE
-from .._core.slot import DISK_BUSES, SLOT_COUNT, Slot
+from .._core.slot import SLOT_COUNT, Slot
 from .._core.storage import Storage
-from .checks import check_guest
+from .checks import LSI, NATIVE_AIO, TWO_SLOTS, check_guest
 from .choices import CHOICES
-from .engine import DECIDED, Choice, Policy, Recommendation, recommend
-from .findings import Finding, Mend, Place, Surroundings, Verdict, finding, mend_disk
+from .engine import Choice, Policy
+from .findings import Finding, Mend, Place, Surroundings, finding, mend_disk
 from .known import Known
+from .views import DEFAULT_CONTROLLER, View, disks_of, make_view
 
 #: What a finding about a whole guest's controller goes by, whoever found it.
 _CONTROLLER = "scsihw"
-_OPTIONS = tuple(name for name, row in CHOICES.items() if row.is_option)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,88 +43,93 @@ class Auditor:
         return tuple(sorted(found, key=lambda one: one.rank))
 
     def _guest(self, guest: Guest) -> Iterator[Finding]:
-        views = [] if guest.template else [self._view(guest, slot, drive) for slot, drive in _disks(guest)]
-        wanted = {(str(view.slot), name): choice.value for view in views for name, choice in view.open.choices.items()}
-        checks = [
-            one for one in check_guest(guest, self.around) if wanted.get((one.slot, one.option), "") != _stored(one)
-        ]
-        named = {(one.slot, one.option) for one in checks}
-        yield from checks
-        yield from (one for one in self._against_policy(views) if (one.slot, one.option) not in named)
+        checks = list(check_guest(guest, self.around))
+        doubled = {one.slot for one in checks if one.rule == TWO_SLOTS}  # nothing else matters about such a slot
+        views = [self._view(guest, slot, drive.storage) for slot, drive in disks_of(guest, without=doubled)]
+        checks = [one for one in checks if one.rule == TWO_SLOTS or one.slot not in doubled]
+        checks = [kept for one in checks if (kept := _as_the_policy_has_it(one, views)) is not None]
+        found = _joined(checks, [] if guest.template else [*_advice(views)])
+        for one in found:  # PVE lets nobody change a template's disks
+            yield replace(one, mend=None) if guest.template else one
 
-    def _view(self, guest: Guest, slot: Slot, drive: Drive) -> _View:
-        storage = self.storages.get(guest.node, {}).get(drive.storage or "")
+    def _view(self, guest: Guest, slot: Slot, name: str | None) -> View:
+        storage = self.storages.get(guest.node, {}).get(name or "")
         facts = self.known.facts(guest, storage, self.pve_version)
-        decided: dict[str, str | None] = {}
-        if facts.get("guest.virtio_drivers") is None and facts.get("guest.stage") is None:
-            decided["bus"] = slot.bus  # the guest works as it is, and nobody knows what else it has drivers for
-        if storage is None:
-            decided["format"] = drive.format
-        best = recommend(decided, facts, self.policy)
-        fixed = {"bus": slot.bus, "format": drive.format, "scsihw": best.choices["scsihw"].value}
-        safe = str(facts.get("guest.virtio_drivers")) in ("scsi", "all")
-        return _View(guest, slot, drive, best, recommend(fixed, facts, self.policy), safe)
-
-    def _against_policy(self, views: list[_View]) -> Iterator[Finding]:
-        taken = {view.guest.vmid: {*view.guest.configured.drives} for view in views}
-        for view in views:
-            yield from _format(view)
-            yield from _bus(view, taken[view.guest.vmid])
-            yield from _options(view)
-        for _vmid, group in groupby(views, key=lambda view: view.guest.vmid):
-            yield from _controller(list(group))
+        return make_view(self.policy, facts, guest, (slot, guest.configured.drives[slot]), storage)
 
 
-@dataclass(frozen=True, slots=True)
-class _View:
-    """One disk as it is and as it should be.
-
-    :param open: what the policy would choose if everything were open.
-    :param here: the same on the bus and in the format that the disk has.
-    :param has_scsi_driver: whether it is known that the guest starts from VirtIO SCSI.
-    """
-
-    guest: Guest
-    slot: Slot
-    drive: Drive
-    open: Recommendation
-    here: Recommendation
-    has_scsi_driver: bool
-
-
-def _disks(guest: Guest) -> Iterator[tuple[Slot, Drive]]:
-    for slot, drive in guest.configured.drives.items():
-        if slot.bus in DISK_BUSES and drive.is_disk:
-            yield slot, drive
+def _as_the_policy_has_it(one: Finding, views: list[View]) -> Finding | None:
+    """A finding of a check beside a policy: it is none about what the policy wants so."""
+    if one.rule == LSI:
+        wanted = {view.controller.value for view in views if view.slot.bus == "scsi"}
+        safe = all(view.may_switch and view.controller.value is not None for view in views if view.slot.bus == "scsi")
+        return None if wanted == {one.actual.split()[0]} else one if safe else replace(one, mend=None)
+    view = next((view for view in views if str(view.slot) == one.slot), None)
+    if view is None or one.option not in view.here.choices:
+        return one
+    choice = view.here.choices[one.option]
+    if choice.value is None or choice.value != view.drive.get(one.option):
+        return one
+    if one.rule == NATIVE_AIO:  # native may stay where the cache mode goes
+        return replace(one, option="cache", actual=f"{view.drive.get('cache')} with aio=native")
+    return None
 
 
-def _stored(one: Finding) -> str | None:
-    """What a disk has, as a policy would have chosen it: a finding about that is none for this policy."""
-    return {"true": "1", "false": "0"}.get(one.actual, one.actual)
+def _joined(checks: list[Finding], advice: list[Finding]) -> Iterator[Finding]:
+    """Both say the same in another way: the more severe one speaks, and the policy's advice mends it."""
+    by_place = {(one.slot, one.option): one for one in advice}
+    for one in checks:
+        other = by_place.pop((one.slot, one.option), None)
+        if other is None:
+            yield one
+            continue
+        louder = min((one, other), key=lambda found: found.rank[0])
+        yield replace(louder, recommended=other.recommended, mend=other.mend)
+    yield from by_place.values()
 
 
-def _verdict(choice: Choice) -> Verdict:
-    return Verdict(choice.rule, choice.severity, choice.reason, choice.source, choice.since)
+def _advice(views: list[View]) -> Iterator[Finding]:
+    """What a policy has against the disks of a guest."""
+    taken = {*views[0].guest.configured.drives} if views else set()
+    for view in views:
+        mend = _bus_mend(view, taken)
+        yield from _format(view)
+        yield from _bus(view, mend)
+        yield from _options(view, moves=mend is not None)
+    yield from _controller(views)
 
 
-def _format(view: _View) -> Iterator[Finding]:
-    choice, actual = view.open.choices["format"], view.drive.format
-    if choice.rule == DECIDED or choice.value is None or choice.value == actual or view.drive.storage is None:
+def _format(view: View) -> Iterator[Finding]:
+    choice = view.image
+    if choice is None or view.drive.storage is None:
         return
-    mend = mend_disk(view.slot, {"format": choice.value})
-    yield finding(Place(view.guest, str(view.slot), "format", actual, choice.value, mend), _verdict(choice))
-
-
-def _bus(view: _View, taken: set[Slot]) -> Iterator[Finding]:
-    choice = view.open.choices["bus"]
-    if choice.value is None or choice.value == view.slot.bus:
-        return
-    target = _free_slot(choice.value, view.slot.index, taken)
     mend: Mend | None = None
-    if target is not None:
-        taken.add(target)
-        mend = mend_disk(target, {"moved_from": str(view.slot), **_changes(view.drive, view.open, choice.value)})
-    yield finding(Place(view.guest, str(view.slot), "bus", view.slot.bus, choice.value, mend), _verdict(choice))
+    if not view.guest.has_snapshots:  # they stay with the old volume, which then can't go
+        mend = mend_disk(view.slot, {"format": choice.value, "delete_source": True})
+    place = Place(view.guest, str(view.slot), "format", view.drive.format or "", choice.value or "", mend)
+    yield finding(place, view.verdict(choice, view.drive.format))
+
+
+def _bus(view: View, mend: Mend | None) -> Iterator[Finding]:
+    choice = view.bus
+    if choice is not None:
+        place = Place(view.guest, str(view.slot), "bus", view.slot.bus, choice.value or "", mend)
+        yield finding(place, view.verdict(choice, view.slot.bus))
+
+
+def _bus_mend(view: View, taken: set[Slot]) -> Mend | None:
+    """The slot that a disk should move to, with all that it needs there; ``None`` where it should or can not."""
+    bus = view.bus.value if view.bus is not None else None
+    if bus is None or (bus == "scsi" and not view.may_switch):
+        return None
+    target = _free_slot(bus, view.slot.index, taken)
+    if target is None:
+        return None
+    taken.add(target)
+    changes: dict[str, object] = {"moved_from": str(view.slot)}
+    changes.update(_declared(view.differences(view.open, bus)))
+    switch = {"proxmox_disks_scsihw": view.switch} if bus == "scsi" and view.switch else {}
+    return {**mend_disk(target, changes), **switch}
 
 
 def _free_slot(bus: str, index: int, taken: set[Slot]) -> Slot | None:
@@ -137,49 +139,39 @@ def _free_slot(bus: str, index: int, taken: set[Slot]) -> Slot | None:
     return next((slot for slot in slots if slot not in taken), None)
 
 
-def _options(view: _View) -> Iterator[Finding]:
-    for name in _OPTIONS:
-        choice, actual = view.here.choices[name], view.drive.get(name)
-        if not _differs(name, actual, choice.value, view.slot.bus):
+def _declared(choices: Iterable[Choice]) -> dict[str, object]:
+    """Options as an inventory declares them; those that are left to PVE below ``unset``."""
+    listed = list(choices)
+    unset = [choice.name for choice in listed if choice.value is None]
+    declared = {one.name: CHOICES[one.name].native(one.value) for one in listed if one.value is not None}
+    return {**declared, "unset": unset} if unset else declared
+
+
+def _options(view: View, *, moves: bool) -> Iterator[Finding]:
+    """What the disk's options should be where it is.
+
+    :param moves: the disk is to move to another bus; then only what it needs there as well.
+    """
+    for choice in view.differences(view.here, view.slot.bus):
+        if moves and view.open.choices[choice.name].value != choice.value:
             continue
-        mend = mend_disk(view.slot, _declared(name, choice.value))
-        place = Place(
-            view.guest, str(view.slot), name, CHOICES[name].words(actual), CHOICES[name].words(choice.value), mend
-        )
-        yield finding(place, _verdict(choice))
+        mend = mend_disk(view.slot, _declared([choice]))
+        if choice.name == "iothread" and choice.value == "1" and view.slot.bus == "scsi" and view.switch:
+            mend = {**mend, "proxmox_disks_scsihw": view.switch}
+        actual = view.drive.get(choice.name)
+        shown, wanted = CHOICES[choice.name].words(actual), CHOICES[choice.name].words(choice.value)
+        place = Place(view.guest, str(view.slot), choice.name, shown, wanted, mend)
+        yield finding(place, view.verdict(choice, actual))
 
 
-def _differs(name: str, actual: str | None, wanted: str | None, bus: str) -> bool:
-    return bus in TABLE[name].buses and not TABLE[name].same(actual, wanted)
-
-
-def _declared(name: str, value: str | None) -> dict[str, object]:
-    return {"unset": [name]} if value is None else {name: CHOICES[name].native(value)}
-
-
-def _changes(drive: Drive, wanted: Recommendation, bus: str) -> dict[str, object]:
-    """The options that a disk needs once it hangs on another bus."""
-    changes: dict[str, object] = {}
-    unset: list[str] = []
-    for name in _OPTIONS:
-        value, actual = wanted.choices[name].value, drive.get(name)
-        if not _differs(name, actual, value, bus):
-            continue
-        if value is None:
-            unset.append(name)
-        else:
-            changes[name] = CHOICES[name].native(value)
-    return {**changes, "unset": unset} if unset else changes
-
-
-def _controller(views: list[_View]) -> Iterator[Finding]:
+def _controller(views: list[View]) -> Iterator[Finding]:
     """The controller of a guest that has, or should have, disks on it."""
-    view = next((one for one in views if "scsi" in (one.slot.bus, one.open.choices["bus"].value)), None)
+    on_it = (view for view in views if "scsi" in (view.slot.bus, view.open.choices["bus"].value))
+    view = next((view for view in on_it if view.switch), None)
     if view is None:
         return
-    choice, actual = view.open.choices["scsihw"], view.guest.configured.scsihw
-    if choice.value is None or choice.value == (actual or "lsi"):
-        return
-    mend = {"proxmox_disks_scsihw": choice.value} if view.has_scsi_driver else None
-    shown = actual or "lsi (PVE's default)"
-    yield finding(Place(view.guest, _CONTROLLER, _CONTROLLER, shown, choice.value, mend), _verdict(choice))
+    actual = view.guest.configured.scsihw
+    mend = {"proxmox_disks_scsihw": view.switch} if view.may_switch else None
+    shown = actual or f"{DEFAULT_CONTROLLER} (PVE's default)"
+    place = Place(view.guest, _CONTROLLER, _CONTROLLER, shown, view.switch or "", mend)
+    yield finding(place, view.verdict(view.controller, actual))

@@ -22,6 +22,8 @@ _QEMU_SERVER = "qemu-server 9.2.6"
 _SNAPSHOT_OPTION_ENDS = 10
 _PVE_WITH_IT = 9
 _HOST_CACHED = ("writethrough", "writeback", "unsafe")
+#: Rules that an audit knows by name.
+NATIVE_AIO, TWO_SLOTS, LSI = "aio-native-host-cache", "volume-in-two-slots", "lsi-controller"
 
 #: Every verdict of this file, by its id.
 VERDICTS = MappingProxyType(
@@ -36,13 +38,13 @@ VERDICTS = MappingProxyType(
                 f"{_QEMU_SERVER}, PVE/QemuServer/Blockdev.pm (no-flush)",
             ),
             Verdict(
-                "aio-native-host-cache",
+                NATIVE_AIO,
                 "danger",
                 "QEMU refuses native AIO beside a host-cached mode: the guest will not start again.",
                 "QEMU block/file-posix.c (aio=native was specified, but it requires cache.direct=on)",
             ),
             Verdict(
-                "volume-in-two-slots",
+                TWO_SLOTS,
                 "danger",
                 "Two slots hold the same volume. As soon as the guest writes through both, its contents are destroyed.",
                 f"{_QEMU_SERVER}, PVE/API2/Qemu.pm accepts it",
@@ -62,7 +64,7 @@ VERDICTS = MappingProxyType(
                 since="9.0",
             ),
             Verdict(
-                "lsi-controller",
+                LSI,
                 "warning",
                 "The emulated LSI controller has had no driver in Windows since XP, is slow everywhere, and holds "
                 "seven disks. PVE takes it when the configuration names none.",
@@ -134,10 +136,10 @@ def _disk(guest: Guest, slot: Slot, drive: Drive, around: Surroundings) -> Itera
         yield Place(guest, str(slot), "cache", cache, "none", mend_disk(slot, {"cache": "none"})), "cache-unsafe"
     if drive.get("aio") == "native" and cache in _HOST_CACHED:
         mend = mend_disk(slot, {"unset": ["aio"]})
-        yield Place(guest, str(slot), "aio", f"native with cache={cache}", "io_uring", mend), "aio-native-host-cache"
+        yield Place(guest, str(slot), "aio", f"native with cache={cache}", "PVE's default", mend), NATIVE_AIO
     if drive.get("snapshot") == "1" and _machine_version(guest, around) >= _SNAPSHOT_OPTION_ENDS:
         mend = mend_disk(slot, {"unset": ["snapshot"]})
-        yield Place(guest, str(slot), "snapshot", "1", "", mend), "snapshot-option"
+        yield Place(guest, str(slot), "snapshot", "true", "false", mend), "snapshot-option"
     if drive.get("backup") == "0" and not slot.is_firmware:
         yield Place(guest, str(slot), "backup", "false", "true", mend_disk(slot, {"backup": True})), "not-in-backup"
 
@@ -151,14 +153,15 @@ def _machine_version(guest: Guest, around: Surroundings) -> int:
 
 
 def _shared(guest: Guest) -> Iterator[tuple[Place, str]]:
+    """Each slot but one, which stays: the one that the guest boots from, else the first."""
+    booting = guest.configured.boot.devices if guest.configured.boot else ()
     for volume in {drive.volume: None for drive in guest.configured.drives.values() if drive.is_disk}:
         slots = guest.configured.slots_of(volume)
-        for slot in slots[1:]:
-            mend = mend_disk(slot, {"state": "detached"})
-            yield (
-                Place(guest, str(slot), "volume", f"{volume}, which is in {slots[0]} too", "", mend),
-                "volume-in-two-slots",
-            )
+        stays = min(slots, key=lambda slot: str(slot) not in booting)
+        others = [slot for slot in slots if slot != stays]
+        mend = {"proxmox_disks": {str(slot): {"state": "detached"} for slot in others}}
+        for slot in others:
+            yield Place(guest, str(slot), "volume", f"{volume}, which is in {stays} too", "", mend), TWO_SLOTS
 
 
 def _controller(guest: Guest) -> Iterator[tuple[Place, str]]:
@@ -170,7 +173,7 @@ def _controller(guest: Guest) -> Iterator[tuple[Place, str]]:
     known = guest.ostype == "l26"
     mend = {"proxmox_disks_scsihw": "virtio-scsi-single"} if known else None
     actual = hardware.scsihw or "lsi (PVE's default)"
-    yield Place(guest, "scsihw", "scsihw", actual, "virtio-scsi-single", mend), "lsi-controller"
+    yield Place(guest, "scsihw", "scsihw", actual, "virtio-scsi-single", mend), LSI
 
 
 def _boot(guest: Guest) -> Iterator[tuple[Place, str]]:
@@ -179,9 +182,9 @@ def _boot(guest: Guest) -> Iterator[tuple[Place, str]]:
     missing = [name for name in (boot.devices if boot else ()) if name not in present]
     if boot is not None and missing:
         kept = boot.without(missing)
-        mend = {"proxmox_disks_boot": list(kept.devices)}
+        mend = {"proxmox_disks_boot": list(kept.devices)} if kept.devices else None
         yield (
-            Place(guest, "boot", "boot", f"{', '.join(missing)} does not exist", str(kept), mend),
+            Place(guest, "boot", "boot", f"{boot} names {', '.join(missing)}", str(kept).strip(), mend),
             "boot-names-nothing",
         )
 
