@@ -15,7 +15,7 @@ from ansible.module_utils.common.yaml import yaml_dump
 
 from ..module_utils._core.errors import ParseError
 from ..module_utils._policy.report_data import report_data
-from ..module_utils._policy.report_text import csv_text, page_json
+from ..module_utils._policy.report_text import csv_text, escaped, page_json
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,8 +27,13 @@ def audit_report(cluster: Mapping[str, t.Any]) -> dict[str, t.Any]:
         report = report_data(_plain(cluster), _yaml)
     except ParseError as error:
         raise AnsibleFilterError(f"diskwright.proxmox.audit_report: {error}") from error
-    texts = {"csv": csv_text(report["findings"]), "json": json.dumps(report, indent=1), "page": page_json(report)}
-    return {**report, **texts}
+    return {
+        **report,
+        "csv": csv_text(report["findings"]),
+        "json": json.dumps(report, indent=1),
+        "page": page_json(report),
+        "escaped": escaped({name: report[name] for name in ("summary", "rules", "nodes", "storages", "formats")}),
+    }
 
 
 def _plain(value: t.Any) -> t.Any:
@@ -50,7 +55,8 @@ def _yaml(data: t.Any) -> str:
 
 @lru_cache(maxsize=4096)  # what mends a thousand guests is the same few declarations, and writing YAML takes its time
 def _dumped(data: str) -> str:
-    return str(yaml_dump(json.loads(data), default_flow_style=False, sort_keys=False, allow_unicode=True))
+    style = {"default_flow_style": False, "sort_keys": False, "allow_unicode": True, "width": 1000}
+    return str(yaml_dump(json.loads(data), **style))
 
 
 class FilterModule:

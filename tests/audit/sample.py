@@ -1,10 +1,11 @@
 # SPDX-FileCopyrightText: The diskwright.proxmox authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""A made-up cluster as guest_disks_info returns it with a policy: as large as wanted, always the same, with findings of
-every kind. To see what the audit makes of it:
+r"""A made-up cluster as guest_disks_info returns it with a policy: as large as wanted, always the same, with
+findings of every kind. To see what the audit makes of it:
 
     python tests/audit/sample.py 1000 4 > cluster.json
-    ansible-playbook diskwright.proxmox.audit -e '{"disk_audit_cluster": <cluster.json>}'
+    ansible-playbook diskwright.proxmox.audit \
+        -e "disk_audit_cluster={{ lookup('file', '$PWD/cluster.json') | from_json }}"
 """
 
 from __future__ import annotations
@@ -28,8 +29,10 @@ STORAGES = {  # name: type, level, format, shared, size in TiB, how often it is 
 ROLES = "web app db mail files build mon proxy win dc erp ci git vpn log".split()
 SITES = "berlin paris oslo graz".split()
 
+DEFAULT = "PVE's default"
+NATIVE = {"true": True, "false": False}
 # rule: severity, option, actual, recommended, reason, source, since. What PVE and its sources say, in short.
-RULES: dict[str, tuple[str, str, Any, Any, str, str, str]] = {
+RULES: dict[str, tuple[str, str, str, str, str, str, str]] = {
     "cache-unsafe": (
         "danger",
         "cache",
@@ -44,7 +47,7 @@ RULES: dict[str, tuple[str, str, Any, Any, str, str, str]] = {
         "danger",
         "aio",
         "native",
-        None,
+        DEFAULT,
         "QEMU refuses native with a mode that goes through the host's cache: the guest does not start again.",
         "QEMU: aio=native was specified, but it requires cache.direct=on",
         "8.0",
@@ -53,7 +56,7 @@ RULES: dict[str, tuple[str, str, Any, Any, str, str, str]] = {
         "danger",
         "volume",
         "",
-        None,
+        "",
         "Two slots hold one volume: two writers who know nothing of each other destroy its file system.",
         "hard constraint",
         "8.0",
@@ -61,8 +64,8 @@ RULES: dict[str, tuple[str, str, Any, Any, str, str, str]] = {
     "snapshot-machine-10": (
         "danger",
         "snapshot",
-        True,
-        None,
+        "true",
+        DEFAULT,
         "A guest with machine version 10 or newer does not start with snapshot=1.",
         "qemu-server 9.2.6, PVE/QemuServer/Blockdev.pm",
         "9.0",
@@ -70,8 +73,8 @@ RULES: dict[str, tuple[str, str, Any, Any, str, str, str]] = {
     "boot-missing": (
         "warning",
         "boot",
-        ["scsi0", "ide3"],
-        ["scsi0"],
+        "scsi0, ide3",
+        "scsi0",
         "The boot order names a drive that is not there.",
         "hard constraint",
         "8.0",
@@ -79,7 +82,7 @@ RULES: dict[str, tuple[str, str, Any, Any, str, str, str]] = {
     "windows-lsi": (
         "warning",
         "scsihw",
-        None,
+        "lsi (PVE's default)",
         "virtio-scsi-single",
         "Without a controller Proxmox VE takes lsi, for which Windows has had no driver since Windows XP.",
         "qemu-server 9.2.6, PVE/QemuServer.pm",
@@ -88,8 +91,8 @@ RULES: dict[str, tuple[str, str, Any, Any, str, str, str]] = {
     "backup-off": (
         "warning",
         "backup",
-        False,
-        None,
+        "false",
+        DEFAULT,
         "The disk is left out of backups, and nothing says that its data can be done without.",
         "Proxmox VE Administration Guide, Backup and Restore",
         "8.0",
@@ -123,9 +126,9 @@ RULES: dict[str, tuple[str, str, Any, Any, str, str, str]] = {
     ),
     "unused-volume": (
         "info",
-        "",
+        "volume",
         "64 GiB",
-        None,
+        "",
         "No slot uses this volume. It takes 64 GiB until somebody attaches it or destroys it.",
         "Proxmox VE Administration Guide, Hard Disk",
         "8.0",
@@ -133,7 +136,7 @@ RULES: dict[str, tuple[str, str, Any, Any, str, str, str]] = {
     "thin-discard": (
         "info",
         "discard",
-        None,
+        DEFAULT,
         "on",
         "The storage is thin: without discard, space that the guest has freed stays taken.",
         "Proxmox VE Administration Guide, Trim/Discard",
@@ -142,8 +145,8 @@ RULES: dict[str, tuple[str, str, Any, Any, str, str, str]] = {
     "iothread": (
         "info",
         "iothread",
-        None,
-        True,
+        DEFAULT,
+        "true",
         "A thread of its own keeps the disk's I/O away from the guest's other work.",
         "Proxmox VE Administration Guide, IO Thread",
         "8.0",
@@ -274,13 +277,12 @@ def _every_kind(guests: list[Data], found: list[Data]) -> list[Data]:
 def finding(guest: Data, rule: str, slot: str | None = None) -> Data:
     """A finding as guest_disks_info gives it; the drive becomes what the finding says of it."""
     severity, option, actual, recommended, reason, source, since = RULES[rule]
-    whole_guest = option in ("boot", "scsihw")
-    slot = slot or ("" if whole_guest else next(iter(guest["drives"])))
-    if slot in guest["drives"] and option and option not in ("volume", "format", "bus"):
+    slot = slot or (option if option in ("boot", "scsihw") else next(iter(guest["drives"])))
+    if slot in guest["drives"] and option not in ("volume", "format", "bus"):
         options = guest["drives"][slot]["options"]
         options.pop(option, None)
-        if actual is not None:
-            options[option] = actual
+        if actual != DEFAULT:
+            options[option] = NATIVE.get(actual, actual)
     if rule == "volume-twice":
         guest["drives"]["scsi9"] = dict(guest["drives"][slot])
         actual = guest["drives"][slot]["volume"]
@@ -307,10 +309,11 @@ def _mend(rule: str, slot: str, option: str, recommended: Any) -> Data | None:
     if rule in ("volume-twice", "unused-volume", "not-taken-up"):
         return None
     if option in ("boot", "scsihw"):
-        return {f"proxmox_disks_{option}": recommended}
+        return {f"proxmox_disks_{option}": [recommended] if option == "boot" else recommended}
     if rule == "legacy-bus":
-        return {"scsi8": {"moved_from": slot}}
-    return {slot: {"unset": [option]}} if recommended is None else {slot: {option: recommended}}
+        return {"proxmox_disks": {"scsi8": {"moved_from": slot}}}
+    options = {"unset": [option]} if recommended == DEFAULT else {option: NATIVE.get(recommended, recommended)}
+    return {"proxmox_disks": {slot: options}}
 
 
 def _storages(nodes: list[str]) -> Data:
@@ -344,7 +347,7 @@ def _poison(guests: list[Data], found: list[Data]) -> None:
         drive["volume"] = f"tank:{text}"
         drive["options"]["serial"] = text
         mine = finding(guest, "cache-unsafe") | {"reason": text, "actual": text, "source": text, "since": text}
-        mine["mend"] = {mine["slot"]: {"serial": text}}
+        mine["mend"] = {"proxmox_disks": {mine["slot"]: {"serial": text}}}
         found.append(mine)
         for row in found:
             if row["vmid"] == guest["vmid"]:

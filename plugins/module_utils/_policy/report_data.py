@@ -9,6 +9,8 @@ Takes what the module ``guest_disks_info`` returns with a policy, and returns pl
 
 from __future__ import annotations
 
+import json
+import re
 import typing as t
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
@@ -24,6 +26,7 @@ Row = dict[str, t.Any]
 SEVERITIES = ("danger", "warning", "info")
 _NAMED = 6  # guests named in a line about many
 _DECLARATION = "proxmox_disks"
+_TEMPLATE = re.compile(r"\{[{%#]")
 
 
 def report_data(cluster: Mapping[str, t.Any], to_yaml: Callable[[t.Any], str]) -> Row:
@@ -57,9 +60,6 @@ def report_data(cluster: Mapping[str, t.Any], to_yaml: Callable[[t.Any], str]) -
 def _finding(row: Mapping[str, t.Any]) -> Row:
     """A finding with texts that fit on one line, and its declaration as a dictionary of variables."""
     severity = row.get("severity")
-    mend = row.get("mend")
-    if mend and not any(str(name).startswith(_DECLARATION) for name in mend):
-        mend = {_DECLARATION: mend}
     return {
         "vmid": row["vmid"],
         "name": one_line(row.get("name")),
@@ -73,8 +73,21 @@ def _finding(row: Mapping[str, t.Any]) -> Row:
         "reason": one_line(row.get("reason")),
         "source": one_line(row.get("source")),
         "since": one_line(row.get("since")),
-        "mend": mend or None,
+        "mend": _mend(row.get("mend")),
     }
+
+
+def _mend(mend: Mapping[str, t.Any] | None) -> Row | None:
+    """A finding's declaration as variables of a host; ``None`` for one that nobody should paste.
+
+    In an inventory a text with braces is a template, and what a guest is called must not become one, nor hide.
+    """
+    text = json.dumps(mend, ensure_ascii=False)
+    if not mend or _TEMPLATE.search(text) or one_line(text) != text or "\\" in text:
+        return None
+    if any(str(name).startswith(_DECLARATION) for name in mend):
+        return dict(mend)
+    return {_DECLARATION: dict(mend)}
 
 
 def _order(finding: Row) -> tuple[t.Any, ...]:
@@ -171,9 +184,10 @@ def _merge(into: Row, more: Mapping[str, t.Any]) -> None:
         present = into.get(name)
         if isinstance(value, Mapping) and isinstance(present, dict):
             _merge(present, value)
-        elif name == "unset" and isinstance(present, list):
-            present += [key for key in value if key not in present]
-        elif name not in into:
+        elif name == "unset":
+            keys = [*(present or ()), *(key for key in value if key not in (present or ()) and key not in into)]
+            into.update({name: keys} if keys else {})
+        elif name not in into and name not in into.get("unset", ()):
             into[name] = _copy(value)
 
 

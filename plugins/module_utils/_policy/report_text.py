@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import io
 import json
 import re
@@ -91,6 +92,15 @@ def page_json(report: Mapping[str, t.Any]) -> str:
     return text.translate({ord(char): f"\\u{ord(char):04x}" for char in "<>&"})
 
 
+def escaped(value: t.Any) -> t.Any:
+    """The same with every text as HTML shows it, in content and in quoted attributes."""
+    if isinstance(value, Mapping):
+        return {name: escaped(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [escaped(inner) for inner in value]
+    return html.escape(value) if isinstance(value, str) else value
+
+
 def _page_guest(guest: Row, rules: Mapping[tuple[str, str], int], texts: _Texts) -> list[t.Any]:
     facts = {
         "Controller": guest["controller"],
@@ -100,7 +110,8 @@ def _page_guest(guest: Row, rules: Mapping[tuple[str, str], int], texts: _Texts)
         "Waits for a restart": ", ".join(guest["restart_required"]),
     }
     drives = [[drive[name] for name in _DRIVE] for drive in guest["drives"]]
-    drives += [[slot, volume.partition(":")[0], "unused volume", volume, ""] for slot, volume in guest["unused"].items()]
+    for slot, volume in guest["unused"].items():
+        drives.append([slot, volume.partition(":")[0], "unused volume", volume, ""])
     return [
         guest["vmid"],
         guest["name"],

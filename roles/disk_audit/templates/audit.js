@@ -90,8 +90,8 @@
   const detail = (guest) => {
     if (guest.error) return [make("p", {}, guest.error)];
     const slots = new Set(guest.drives.map(([slot]) => slot));
-    const of = (slot) => guest.findings.filter((row) => row[2] === slot).map(finding);
-    const others = guest.findings.filter((row) => !slots.has(row[2])).map(finding);
+    const of = (slot) => guest.findings.filter((row) => row[2] === slot).map((row) => finding(row));
+    const others = guest.findings.filter((row) => !slots.has(row[2])).map((row) => finding(row, row[2]));
     return [
       make("dl", { class: "facts" }, ...guest.facts.map(([name, text]) => make("div", {}, make("dt", {}, `${name} `), make("dd", {}, text)))),
       others.length ? make("div", { class: "drive" }, make("h4", {}, "guest"), make("div", {}, ...others)) : "",
@@ -100,12 +100,13 @@
       guest.yaml ? yamlBox(guest) : "",
     ];
   };
-  const finding = ([rule, mends, slot, option, actual, recommended, reason]) => {
+  const value = (text, kind) => make(text.includes("default") ? "span" : "code", { class: kind }, text);
+  const finding = ([rule, mends, , option, actual, recommended, reason], slot) => {
     const [name, severity, source, since] = rules[rule];
-    const change = [make("code", {}, option)];
+    const change = [make("code", {}, slot && slot !== option ? `${slot} ${option}` : option)];
     if (actual !== recommended || !mends) {
-      change.push(" ", actual ? make("code", recommended || mends ? { class: "old" } : {}, actual) : "not set");
-      if (recommended) change.push(" → ", make("code", { class: "new" }, recommended));
+      change.push(" ", actual ? value(actual, recommended || mends ? "old" : "as") : "not set");
+      if (recommended) change.push(" → ", value(recommended, "new"));
       else if (mends) change.push(" → ", make("b", {}, "not set"));
     }
     const from = [name, source, since && `since ${since}`, mends ? "" : "somebody has to decide"].filter(Boolean).join(" · ");
@@ -188,8 +189,9 @@
     table.tHead.rows[0].append(make("th", { scope: "col", class: `c${n} ${kind}` }, button));
     form.elements.sort.append(make("option", { value: n }, name));
   });
-  form.elements.sort.addEventListener("change", (event) => { order.column = -1; sortBy(Number(event.target.value)); event.stopPropagation(); });
-  form.addEventListener("input", (event) => event.target.name !== "sort" && update());
+  form.elements.sort.addEventListener("change", (event) => { order.column = -1; sortBy(Number(event.target.value)); });
+  form.elements.find.addEventListener("input", update);
+  for (const name of ["severity", "rule", "node", "storage"]) form.elements[name].addEventListener("change", update);
   form.addEventListener("submit", (event) => event.preventDefault());
   form.addEventListener("reset", () => setTimeout(update));
   document.addEventListener("click", (event) => {
@@ -214,9 +216,14 @@
   };
   later(false);
   new IntersectionObserver((seen) => seen[0].isIntersecting && more(), { rootMargin: "600px" }).observe($(".rest"));
+  let opened = []; // for printing alone
   addEventListener("beforeprint", () => {
     more(Infinity);
-    for (const guest of shown) if (guest.findings.length || guest.error) toggle(guest.body, guest, true);
+    opened = shown.filter((guest) => (guest.findings.length || guest.error) && !guest.body.querySelector("[aria-expanded=true]"));
+    for (const guest of opened) toggle(guest.body, guest, true);
+  });
+  addEventListener("afterprint", () => {
+    for (const guest of opened) toggle(guest.body, guest, false);
   });
   for (const element of [form, table, $(".theme")]) element.hidden = false;
 
