@@ -45,11 +45,14 @@ class Member:
 
     :param name: the file that has its descriptor.
     :param files: names of the files that it is made of, that one among them.
+    :param extents: of a sparse VMDK (grain tables in each extent), in the disk's order: index into the source's files,
+        and sectors. Empty for all else.
     """
 
     name: str
     subformat: str
     files: tuple[str, ...]
+    extents: tuple[tuple[int, int], ...] = ()
 
 
 class Source:
@@ -104,6 +107,10 @@ class Source:
         if not self.native:
             raise ValueError(f"QEMU reads {self.format}, not this")
         return merge(resolve(self._layers, start, stop)) if start < stop else iter(())
+
+    def member_runs(self, number: int) -> Iterator[Run]:
+        """The runs of one image of the chain alone, by its number in it: ABSENT where only its parents know."""
+        return merge(self._layers[number].runs(0, self.virtual_size))
 
     def unchanged(self) -> bool:
         """Whether each open file, and what is at its path now, are still as they were when it was inspected."""
