@@ -16,7 +16,7 @@ from .._core.guest import Guest
 from .._core.slot import Slot
 from .import_disks import Disks
 from .import_guest import NODE, Around, DiskPlan, GuestPlan, Subject, ours, own_disks
-from .import_sources import HARDWARE, Against, Found, Image, Machine, Nic, Source, as_mapping
+from .import_sources import HARDWARE, Against, Found, Image, Nic, Source, as_mapping
 
 #: What a new guest gets where nobody says anything. Source: pve-manager 9, www/manager6 (its own dialogs).
 _CPU, _UEFI_MACHINE = "x86-64-v2-AES", "q35"
@@ -24,7 +24,7 @@ _CPU, _UEFI_MACHINE = "x86-64-v2-AES", "q35"
 
 def make_plans(sources: Sequence[tuple[Source, Found]], around: Around) -> tuple[GuestPlan, ...]:
     """Plan every guest of every source. Nothing that is against one keeps another from being planned."""
-    plans = [_plan(subject, around) for source, found in sources for subject in _subjects(source, found, around)]
+    plans = [_plan(subject, around) for source, found in sources for subject in _subjects(source, found)]
     return tuple(_without_doubles([*_unusable(sources), *plans]))
 
 
@@ -40,23 +40,24 @@ def _hopeless(source: Source, against: Against) -> GuestPlan:
     return GuestPlan(str(source.given.get("name") or source.path), source, against=(against,))
 
 
-def _subjects(source: Source, found: Found, around: Around) -> Iterator[Subject]:
+def _subjects(source: Source, found: Found) -> Iterator[Subject]:
     """The guests of a source: one for each OVF, else one for each folder that has images."""
     images = tuple(image for image in found.images if source.disk(image).get("skip") is not True)
-    alone = len(found.machines) <= 1
     for machine in found.machines:
-        mine = {image.member: image for image in images if image.path == machine.path}
-        yield Subject(source, tuple(mine[name] for name in machine.disks if name in mine), machine, alone=alone)
-    described = {machine.path for machine in found.machines}
-    loose = [image for image in images if image.path not in described]
-    if found.machines:
-        return
+        by_member = {image.member: image for image in images if image.path == machine.path}
+        mine = tuple(by_member[name] for name in machine.disks if name in by_member)
+        yield Subject(source, mine, machine, alone=len(found.machines) == 1)
+    if not found.machines:
+        yield from _without_ovf(source, images)
+
+
+def _without_ovf(source: Source, images: Sequence[Image]) -> Iterator[Subject]:
+    """Images that nothing describes: all of a guest that the user names, else those in one folder are one guest's."""
     named = bool(source.given.get("name") or source.given.get("vmid"))
-    folders = {_folder(source, image) for image in loose} if not named else {""}
-    for folder in sorted(folders):
-        mine = tuple(image for image in loose if named or _folder(source, image) == folder)
-        if mine:
-            yield Subject(source, mine, folder=folder, alone=len(folders) == 1)
+    folders = sorted({"" if named else _folder(source, image) for image in images})
+    for folder in folders:
+        mine = tuple(image for image in images if named or _folder(source, image) == folder)
+        yield Subject(source, mine, folder=folder, alone=len(folders) == 1)
 
 
 def _folder(source: Source, image: Image) -> str:
