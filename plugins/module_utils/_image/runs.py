@@ -89,7 +89,7 @@ def _continues(last: Run, run: Run) -> bool:
 
 
 def merge(runs: Iterable[Run]) -> Iterator[Run]:
-    """The same runs with neighbours made one where they are one in the file, too. Grains that are packed stay single."""
+    """The same runs, neighbours made one where they are one in the file, too. Packed grains stay single."""
     last: Run | None = None
     for run in runs:
         if last is not None and _continues(last, run):

@@ -61,12 +61,13 @@ class Source:
     :ivar format: ``vmdk``, ``raw``, ``qcow2``, ``vpc``, ``vhdx`` or ``vdi``: QEMU's words.
     :ivar subformat: ``monolithicSparse``, ``streamOptimized`` …, or ''.
     :ivar virtual_size: bytes of the disk.
-    :ivar allocated: bytes of the disk that are stored; for QEMU's formats, what the files occupy.
+    :ivar allocated: bytes of the disk that are stored: all of them for raw and flat images, whatever they are; for the
+        formats that QEMU reads, what the file occupies.
     :ivar files: every file of the whole chain, the head's first.
     :ivar fds: one for each of them, opened O_RDONLY, O_NOFOLLOW and O_CLOEXEC. What was checked is what they read.
     :ivar chain: the image itself and its parents, the head first.
-    :ivar fingerprint: hex SHA-256 over the layout, names, sizes, times and inodes of the files, and over the descriptors
-        and the first and last MiB of each file.
+    :ivar fingerprint: hex SHA-256 over the layout, names, sizes, times and inodes of the files, and over the
+        descriptors and the first and last MiB of each file.
     :ivar native: whether ``runs()`` gives the whole content: every VMDK and raw. QEMU reads the others, which have
         neither a backing file nor a data file; it is to be told the format, and reads ``/proc/self/fd/N``.
     """
