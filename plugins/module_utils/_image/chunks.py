@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import os
 import typing as t
@@ -61,6 +62,12 @@ def _chunk(runs: list[Run]) -> Chunk:
 _ZEROS = bytes(CHUNK)
 
 
+@functools.lru_cache(maxsize=64)
+def _zeros(length: int) -> bytes:
+    """So many zeros. The lengths that occur are few, and making them anew for each block costs more than comparing."""
+    return _ZEROS[:length]
+
+
 class Buffer:
     """Room for a chunk's content, to be used again and again.
 
@@ -78,12 +85,12 @@ class Buffer:
 
     def clear(self, start: int, end: int) -> None:
         """Put zeros from one place to another, counted from the chunk's beginning."""
-        self._whole[start:end] = _ZEROS[: end - start]
+        self._whole[start:end] = _zeros(end - start)
 
     # Two memoryviews are compared item by item, a hundred times slower than bytes.
     def is_zero(self, start: int, end: int) -> bool:
         """Whether there are only zeros between two places."""
-        return self._data.startswith(_ZEROS if end - start == CHUNK else _ZEROS[: end - start], start)
+        return self._data.startswith(_zeros(end - start), start)
 
     def digest(self) -> bytes:
         """SHA-256 of the content, or 32 zeros for nothing but zeros."""

@@ -50,8 +50,9 @@ class Record:
     :param target: the file, or the volume id.
     :param virtual_size: of the source.
     :param size: of the target.
-    :param state: ``started`` (the target may be there or not), ``copying``, ``copied`` or ``verified``.
-    :param owned: the target was made by this conversion: only then may it be written to or removed.
+    :param state: ``begun`` (nothing was there before, so what is there under the target's name was made by this
+        conversion, and may be written to and removed), ``naming`` (complete, about to get its name), or finished:
+        ``copied``, ``verified``.
     :param done: everything before this byte of the disk is in the target, on the medium.
     :param digests: the digest of every chunk before ``done`` is in the digest file.
     :param stamp: size, mtime_ns and inode of a verified file.
@@ -67,17 +68,20 @@ class Record:
     compress: bool
     virtual_size: int
     size: int
-    state: str = "started"
-    owned: bool = False
+    state: str = "begun"
     done: int = 0
     digests: bool = False
     strict: bool = False
-    manifest: bool = False
     content_id: str = ""
     checksum: str = ""
     stamp: tuple[int, ...] = ()
     finished: str = ""
     version: int = VERSION
+
+    @property
+    def settled(self) -> bool:
+        """Whether the target is finished."""
+        return self.state in ("copied", "verified")
 
 
 class Journal:

@@ -140,9 +140,8 @@ def path(volid: str) -> str:
 
 
 def unmap(volid: str) -> None:
-    """Take away the device that ``path`` gave a Ceph image; nothing for all others."""
-    if not _run(["pvesm", "path", volid], f"volume {volid}").startswith("/"):
-        _run(["perl", "-MPVE::Storage", "-e", _UNMAP, volid], f"releasing {volid}")
+    """Take away the device that ``path`` gave a Ceph image."""
+    _run(["perl", "-MPVE::Storage", "-e", _UNMAP, volid], f"releasing {volid}")
 
 
 def running(vmid: int, pids: str = PIDS) -> bool:

@@ -107,6 +107,19 @@ class Target:
             self.fd = -1
 
 
+class NoTarget(Target):
+    """Takes everything and keeps nothing: for reading a source only."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC), size, zeroed=True)
+
+    def pieces(self, start: int, end: int) -> Iterator[Piece]:
+        return iter(())
+
+    def commit(self, start: int, end: int) -> None:
+        """There is nothing to make last."""
+
+
 class Qcow2Target(Target):
     """A qcow2 image all of whose clusters are in place."""
 
