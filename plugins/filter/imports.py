@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import typing as t
 from collections.abc import Mapping, Sequence
+from itertools import zip_longest
 
 from ansible.errors import AnsibleFilterError
 
@@ -16,7 +17,7 @@ from ..module_utils._core.plain import plain
 from ..module_utils._core.storage import Storage
 from ..module_utils._policy.import_guest import NODE, ROUTES, Around
 from ..module_utils._policy.import_plan import make_plans
-from ..module_utils._policy.import_sources import Source, read_found, read_sources
+from ..module_utils._policy.import_sources import Source, read_found, read_sources, settle_api, settle_node
 from ..module_utils._policy.import_state import Results, State
 from ..module_utils._policy.import_text import plan_data
 from ..module_utils._policy.known import read_known
@@ -35,8 +36,12 @@ def _import_sources(
     defaults: Data | None = None,
     spread: bool = False,
     folder: str = "/var/tmp/vmdk-import",
+    located: Sequence[Data] | None = None,
 ) -> list[dict[str, t.Any]]:
     """The sources that a host has to do with, each with the ``path`` at which it is looked at."""
+    volumes = {str(row["item"]["volume"]): str(row["stdout"]) for row in located or () if row.get("stdout")}
+    names = list(map(str, hosts))
+    found = read_sources(sources, defaults or {}, host, names, spread=spread, folder=folder, volumes=volumes)
     return [
         {
             "path": one.path,
@@ -45,19 +50,21 @@ def _import_sources(
             "given": dict(one.given),
             "fallback": dict(one.fallback),
         }
-        for one in read_sources(sources, defaults or {}, host, list(map(str, hosts)), spread=spread, folder=folder)
+        for one in found
     ]
 
 
-def _import_plan(
+def _import_plan(  # noqa: PLR0913 - a filter's arguments
     sources: Sequence[Data],
-    inspected: Sequence[Data],
     cluster: Data,
     node: str,
+    inspected: Sequence[Data],
+    offered: Sequence[Data] | None = None,
     policy: str = "current",
     rules: Sequence[t.Any] | None = None,
     facts: Data | None = None,
     route: str = NODE,
+    check: bool = False,
 ) -> dict[str, t.Any]:
     """What to do about sources, and what is against it."""
     if route not in ROUTES:
@@ -70,8 +77,15 @@ def _import_plan(
         known=read_known(facts),
         route=route,
     )
-    read = [Source(str(one["path"]), one["given"], one["fallback"]) for one in sources]
-    pairs = list(zip(read, map(read_found, inspected), strict=True))
+    pairs = []
+    for one, there, here in zip_longest(sources, inspected, offered or ()):
+        source = Source(str(one["path"]), one["given"], one["fallback"])
+        found = (
+            settle_node(source, read_found(there), read_found(here), check=check)
+            if route == NODE
+            else settle_api(source, read_found(here))
+        )
+        pairs.append((source, found))
     return plan_data(make_plans(pairs, around), policy)
 
 

@@ -235,6 +235,12 @@ def _against_api(source: Source, image: Image) -> Iterator[Against]:
     if source.given.get("path"):
         remedy = "use upload_from, volume, or the route node"
         yield Against("needs-node", image.name, f"the API can't read a file of a node; {remedy}")
+    if image.format == "ova":
+        reason = "what is in an OVA can't be seen from here; use upload_from, or the route node"
+        yield Against("api-unseen", image.name, reason)
+        return
+    if source.given.get("upload_from") and image.path != source.path:
+        yield Against("api-folder", image.name, "the API takes single files; name each of them as a source")
     if image.format not in _API_FORMATS:
         what = f"the API imports {', '.join(_API_FORMATS)}, and this is {image.format}"
         yield Against("api-format", image.name, f"{what}; use the route node")

@@ -73,6 +73,7 @@ class GuestPlan:
     :param firmware: disks without an image: ``efidisk0``, ``tpmstate0``, as ``guest_disks`` takes them.
     :param boot: its boot order, ``None`` to leave that alone; so too the controller.
     :param against: why it is not imported.
+    :param elsewhere: whether its images are still to be uploaded.
     """
 
     key: str
@@ -88,6 +89,7 @@ class GuestPlan:
     scsihw: str | None = None
     against: tuple[Against, ...] = ()
     warnings: tuple[str, ...] = ()
+    elsewhere: bool = False
 
     @property
     def todo(self) -> bool:
@@ -104,6 +106,8 @@ class Subject:
     machine: Machine | None = None
     folder: str = ""
     alone: bool = True
+    elsewhere: bool = False
+    unseen: bool = False
 
     def word(self, key: str) -> object:
         """What the user says, or else the OVF, or else the defaults."""

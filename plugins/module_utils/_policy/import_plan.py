@@ -24,7 +24,12 @@ _CPU, _UEFI_MACHINE = "x86-64-v2-AES", "q35"
 
 def make_plans(sources: Sequence[tuple[Source, Found]], around: Around) -> tuple[GuestPlan, ...]:
     """Plan every guest of every source. Nothing that is against one keeps another from being planned."""
-    plans = [_plan(subject, around) for source, found in sources for subject in _subjects(source, found)]
+    subjects = [
+        replace(subject, elsewhere=found.elsewhere, unseen=found.unseen)
+        for source, found in sources
+        for subject in _subjects(source, found)
+    ]
+    plans = [_plan(subject, around) for subject in subjects]
     return tuple(_without_doubles([*_unusable(sources), *plans]))
 
 
@@ -34,6 +39,17 @@ def _unusable(sources: Iterable[tuple[Source, Found]]) -> Iterator[GuestPlan]:
             yield _hopeless(source, Against("not-inspected", "", found.error))
         elif not found.images and not found.machines:
             yield _hopeless(source, Against("no-image", "", "there is no image and no OVF there; correct the path"))
+        elif found.machines:
+            yield from _undescribed(source, found)
+
+
+def _undescribed(source: Source, found: Found) -> Iterator[GuestPlan]:
+    """Images beside OVFs that none of them describes: whose are they?"""
+    described = {(machine.path, name) for machine in found.machines for name in machine.disks}
+    for image in found.images:
+        if (image.path, image.member) not in described and source.disk(image).get("skip") is not True:
+            reason = "no OVF says which guest it belongs to; name it as a source of its own, or leave it out (skip)"
+            yield _hopeless(source, Against("not-described", image.name, reason))
 
 
 def _hopeless(source: Source, against: Against) -> GuestPlan:
@@ -153,6 +169,8 @@ class _Maker:
         decided = Disks(subject, self._around, there)
         disks = decided.plan()
         self._against += decided.against
+        if subject.unseen:
+            self._warnings.append("it was not inspected: Proxmox VE takes damaged images, too")
         self._warnings += decided.warnings
         definition = self._definition(decided.scsihw) if there is None else {}
         todo = there is None or any(not disk.attached for disk in disks)
@@ -170,6 +188,7 @@ class _Maker:
             scsihw=decided.scsihw if there is None or there.configured.scsihw is None else None,
             against=tuple(dict.fromkeys(self._against)),
             warnings=tuple(dict.fromkeys(self._warnings)),
+            elsewhere=subject.elsewhere,
         )
 
     def _refuse(self, code: str, file: str, reason: str) -> None:

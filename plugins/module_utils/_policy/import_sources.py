@@ -10,7 +10,7 @@ import posixpath
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from .._core.errors import ParseError
@@ -96,11 +96,15 @@ class Found:
     """What is at a source.
 
     :param error: why nothing could be looked at.
+    :param elsewhere: whether it is not yet where it is imported from: in check mode nothing is uploaded.
+    :param unseen: whether nothing but its name is known.
     """
 
     images: tuple[Image, ...] = ()
     machines: tuple[Machine, ...] = ()
     error: str = ""
+    elsewhere: bool = False
+    unseen: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,13 +148,21 @@ def _whole(value: object) -> int:
 
 
 def read_sources(
-    sources: object, defaults: _Data, host: str, hosts: Sequence[str], *, spread: bool, folder: str
+    sources: object,
+    defaults: _Data,
+    host: str,
+    hosts: Sequence[str],
+    *,
+    spread: bool,
+    folder: str,
+    volumes: Mapping[str, str] | None = None,
 ) -> tuple[Source, ...]:
     """The sources that a host has to do with.
 
     :param hosts: all hosts that may take part. A source that names none is the first one's.
     :param spread: whether sources that name no host are shared out among them, each always to the same one.
-    :param folder: where on the node what is uploaded is put.
+    :param folder: where what is uploaded is put: on the node, or for the API on a storage.
+    :param volumes: the files of volumes, as far as they are known.
     :raises ParseError: for what can't be a list of sources; all that is wrong is reported together.
     """
     problems = [*_wrong_defaults(defaults)]
@@ -159,7 +171,7 @@ def read_sources(
         wrong = list(_wrong(data, hosts))
         problems += [f"source {number}: {problem}" for problem in wrong]
         if not wrong and _handler(as_mapping(data), hosts, spread) == host:
-            found.append(_source(as_mapping(data), defaults, folder))
+            found.append(_source(as_mapping(data), defaults, folder, volumes or {}))
     if not isinstance(sources, (list, tuple)):
         problems.append(f"'{sources}' is no list of sources; write a list of dictionaries, each with a path")
     if problems:
@@ -205,8 +217,9 @@ def _handler(data: _Data, hosts: Sequence[str], spread: bool) -> str:
     return hosts[where % len(hosts) if spread else 0]
 
 
-def _source(data: _Data, defaults: _Data, folder: str) -> Source:
+def _source(data: _Data, defaults: _Data, folder: str, volumes: Mapping[str, str]) -> Source:
     origin = str(data.get("path") or data.get("volume") or "")
+    origin = volumes.get(origin, origin)
     if data.get("upload_from"):
         origin = posixpath.join(folder, posixpath.basename(str(data["upload_from"]).rstrip("/")))
     return Source(origin, MappingProxyType(dict(data)), MappingProxyType(dict(defaults)))
@@ -215,12 +228,45 @@ def _source(data: _Data, defaults: _Data, folder: str) -> Source:
 def read_found(result: object) -> Found:
     """Read what the module ``image_info`` returned, or why it failed."""
     data = as_mapping(result)
-    if not data or data.get("skipped"):
-        return Found(error="it was not looked at")
-    images = tuple(_image(as_mapping(row)) for row in _items(data.get("images")))
-    if data.get("failed") and not images:
-        return Found(error=str(data.get("msg") or "image_info failed"))
+    if "images" not in data:
+        return Found(error=str(data.get("msg") or "it was not looked at"))
+    images = tuple(_image(as_mapping(row)) for row in _items(data["images"]))
     return Found(images, tuple(_machine(as_mapping(row)) for row in _items(data.get("machines"))))
+
+
+def settle_node(source: Source, inspected: Found, offered: Found, *, check: bool) -> Found:
+    """What to plan from, on a node: what is there, or what is wrong with the file that was to be uploaded.
+
+    :param offered: what was found on the controller.
+    """
+    if not inspected.error or not source.given.get("upload_from"):
+        return inspected
+    if offered.error or any(image.refused for image in offered.images):
+        return _moved(source, offered)
+    return replace(_moved(source, offered), elsewhere=True) if check else inspected
+
+
+def settle_api(source: Source, offered: Found) -> Found:
+    """What to plan from, without a node: what was found on the controller, or the volume's name and nothing else."""
+    if source.given.get("upload_from"):
+        return _moved(source, offered)
+    format_ = source.path.rpartition(".")[2].lower()
+    return Found(images=(Image(source.path, format=format_),), unseen=True)
+
+
+def _moved(source: Source, offered: Found) -> Found:
+    """What was found on the controller, at the place to which it is uploaded."""
+    origin = str(source.given["upload_from"]).rstrip("/")
+
+    def moved(path: str) -> str:
+        rest = path.removeprefix(origin)
+        return source.path + rest if rest != path and rest[:1] in ("", "/") else path
+
+    return replace(
+        offered,
+        images=tuple(replace(image, path=moved(image.path)) for image in offered.images),
+        machines=tuple(replace(machine, path=moved(machine.path)) for machine in offered.machines),
+    )
 
 
 def _image(row: _Data) -> Image:

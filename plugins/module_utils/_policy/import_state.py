@@ -79,7 +79,7 @@ class State:
 
     def _images(self, guest: _Data) -> Iterator[dict[str, object]]:
         """What is to be converted for a guest whose number is known."""
-        if self._route == API or not self._can_go_on(guest):
+        if self._route == API or guest.get("elsewhere") or not self._can_go_on(guest):
             return
         for disk in self._open(guest):
             wanted = {key: disk[key] for key in ("path", "member", "storage", "format", "size") if disk.get(key)}
@@ -98,6 +98,8 @@ class State:
 
     def _stands(self, guest: _Data) -> bool:
         """Whether, in check mode, the guest and the volumes are there that would be attached."""
+        if self._route == API:
+            return not guest.get("new") and not guest.get("uploaded")
         results = [self._converted.get(_place(disk), {}) for disk in self._open(guest)]
         return not guest.get("new") and all(result and not result.get("changed") for result in results)
 

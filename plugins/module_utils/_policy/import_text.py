@@ -16,12 +16,17 @@ _HARDWARE = ("ostype", "bios", "machine", "cpu", "scsihw", "pool")
 
 
 def plan_data(plans: Sequence[GuestPlan], policy: str) -> dict[str, object]:
-    """Plans as data: ``guests``, ``lines`` for people, and ``refused``, every reason in a line."""
+    """Plans as data: ``guests``, ``lines`` for people, every reason of ``refused`` in a line, paths of ``uploads``."""
     return {
         "guests": [_guest_data(plan) for plan in plans],
+        "uploads": [plan.source.path for plan in plans if plan.todo and not plan.against and _is_uploaded(plan)],
         "lines": [line for plan in plans for line in guest_lines(plan, policy)],
         "refused": [_refusal(plan, one.file, one.code, one.reason) for plan in plans for one in plan.against],
     }
+
+
+def _is_uploaded(plan: GuestPlan) -> bool:
+    return bool(plan.source.given.get("upload_from"))
 
 
 def _refusal(plan: GuestPlan, file: str, code: str, reason: str) -> str:
@@ -38,6 +43,8 @@ def _guest_data(plan: GuestPlan) -> dict[str, object]:
         "node": plan.node,
         "new": plan.new,
         "todo": plan.todo and not plan.against,
+        "uploaded": _is_uploaded(plan),
+        "elsewhere": plan.elsewhere,
         "definition": dict(plan.definition),
         "disks": [_disk_data(disk) for disk in plan.disks],
         "firmware": [dict(disk) for disk in plan.firmware],
@@ -74,6 +81,8 @@ def guest_lines(plan: GuestPlan, policy: str) -> Iterator[str]:
     widths = [max((len(row[column]) for row in rows), default=0) for column in (1, 2)]
     for sign, subject, what, detail in rows:
         yield f"  {sign} {subject:<{widths[0]}}  {what:<{widths[1]}}  {detail}".rstrip()
+    if plan.elsewhere:
+        yield "  ? it is uploaded first"
     yield from (f"  ? {text}" for text in plan.warnings)
     yield from (f"  x {': '.join(filter(None, (one.file, one.reason)))} ({one.code})" for one in plan.against)
 

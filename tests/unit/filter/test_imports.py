@@ -71,7 +71,7 @@ def plan(
 ) -> dict[str, Any]:
     mine = sources({"path": "/in/web1", **source}, defaults={"storage": "local-lvm", "memory": 512, **(defaults or {})})
     cluster = {"guests": list(guests), "storages": {"pve1": STORAGES}}
-    made: dict[str, Any] = FILTERS["import_plan"](mine, [found], cluster, "pve1", **options)
+    made: dict[str, Any] = FILTERS["import_plan"](mine, cluster, "pve1", [found], **options)
     return made
 
 
@@ -301,7 +301,7 @@ def test_refusals(source: dict[str, Any], found: dict[str, Any], code: str, reas
 def test_memory_must_be_known() -> None:
     mine = sources({"path": "/in/web1", "storage": "local"})
     cluster = {"guests": [], "storages": {"pve1": STORAGES}}
-    made = FILTERS["import_plan"](mine, [{"images": [image()]}], cluster, "pve1")
+    made = FILTERS["import_plan"](mine, cluster, "pve1", [{"images": [image()]}])
     assert made["refused"] == [
         "web1: no OVF says how much memory the guest has; write memory, in MiB (memory-unknown)"
     ]
@@ -334,7 +334,7 @@ def test_shared_storage_is_good_for_a_guest_elsewhere() -> None:
 def test_one_guest_from_two_sources() -> None:
     mine = sources({"path": "/in/a", "name": "x"}, {"path": "/in/b", "name": "x"}, defaults={"storage": "local"})
     cluster = {"guests": [guest(120, "x")], "storages": {"pve1": STORAGES}}
-    made = FILTERS["import_plan"](mine, [{"images": [image()]}, {"images": [image()]}], cluster, "pve1")
+    made = FILTERS["import_plan"](mine, cluster, "pve1", [{"images": [image()]}] * 2)
     assert [row["code"] for one in made["guests"] for row in one["refused"]] == ["guest-twice", "guest-twice"]
     assert len({one["key"] for one in made["guests"]}) == 2
 
@@ -345,6 +345,13 @@ def test_a_name_for_many_guests_is_refused() -> None:
     assert codes({"name": "web"}, found) == ["several-guests", "several-guests"]
 
 
+def test_an_image_beside_ovfs_that_none_describes() -> None:
+    found = ova("a.vmdk")
+    found["images"].append(image("/in/stray.vmdk"))
+    assert codes({}, found) == ["not-described"]
+    assert codes({"disks": {"stray.vmdk": {"skip": True}}}, found) == []
+
+
 def test_one_refused_disk_keeps_its_guest_and_no_other() -> None:
     found = {"images": [image("/in/a/a.vmdk"), refused("/in/a/b.vmdk"), image("/in/b/c.vmdk")]}
     assert {guest["key"]: guest["todo"] for guest in plan({"path": "/in"}, found)["guests"]} == {"a": False, "b": True}
@@ -353,26 +360,85 @@ def test_one_refused_disk_keeps_its_guest_and_no_other() -> None:
 # ---- without a node
 
 
+def by_api(source: dict[str, Any], offered: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+    mine = sources(source, defaults={"storage": "local", "memory": 64}, folder="local:import")
+    cluster = {"guests": [], "storages": {"pve1": STORAGES}}
+    offers = [offered or {"skipped": True}]
+    made: dict[str, Any] = FILTERS["import_plan"](mine, cluster, "pve1", [], offers, route="api", **options)
+    return made
+
+
 @pytest.mark.parametrize(
     ("found", "code"),
     [
-        (image(subformat="monolithicFlat"), "api-subformat"),
-        (image(subformat="twoGbMaxExtentSparse"), "api-subformat"),
-        (image(chain=["a", "b"]), "api-subformat"),
-        (image("local:import/x.img", format="raw", subformat=""), "api-name"),
-        (image("local:import/a b.vmdk"), "api-name"),
-        (image("local:import/x.vhdx", format="vhdx", subformat=""), "api-format"),
+        (image("/me/x.vmdk", subformat="monolithicFlat"), "api-subformat"),
+        (image("/me/x.vmdk", subformat="twoGbMaxExtentSparse"), "api-subformat"),
+        (image("/me/x.vmdk", chain=["a", "b"]), "api-subformat"),
+        (image("/me/x.vmdk", "a.vmdk/b"), "api-name"),
+        (image("/me/x.vmdk", format="raw", subformat=""), "api-name"),
+        (image("/me/x.vmdk", format="vhdx", subformat=""), "api-format"),
+        (image("/me/other/x.vmdk"), "api-folder"),
+        (image("/me/x.vmdk", refused={"code": "extent-truncated", "reason": "short"}), "extent-truncated"),
     ],
 )
 def test_what_the_api_does_not_take(found: dict[str, Any], code: str) -> None:
-    mine = sources({"volume": "local:import/x.vmdk", "name": "x"}, defaults={"storage": "local", "memory": 64})
-    cluster = {"guests": [], "storages": {"pve1": STORAGES}}
-    made = FILTERS["import_plan"](mine, [{"images": [found]}], cluster, "pve1", route="api")
-    assert [row["code"] for one in made["guests"] for row in one["refused"]] == [code]
+    made = by_api({"upload_from": "/me/x.vmdk", "name": "x"}, {"images": [found]})
+    assert code in [row["code"] for one in made["guests"] for row in one["refused"]]
+    assert made["uploads"] == []
 
 
 def test_a_path_needs_a_node() -> None:
-    assert codes({}, {"images": [image()]}, route="api") == ["needs-node"]
+    made = by_api({"path": "/in/x.vmdk"})
+    assert [row["code"] for row in made["guests"][0]["refused"]] == ["needs-node"]
+
+
+def test_an_ova_on_a_storage_cannot_be_seen() -> None:
+    made = by_api({"volume": "local:import/x.ova"})
+    assert [row["code"] for row in made["guests"][0]["refused"]] == ["api-unseen"]
+
+
+def test_an_ova_is_uploaded_and_its_members_are_imported() -> None:
+    found = ova("a.vmdk", "b.vmdk", path="/me/x.ova")
+    made = by_api({"upload_from": "/me/x.ova"}, found)
+    assert (made["uploads"], made["refused"]) == (["local:import/x.ova"], [])
+    created = {"results": [{"item": {"key": "Web-Server-1"}, "vmid": 100}]}
+    (layout,) = state(made, created=created, route="api")["layouts"]
+    assert [disk["import_from"] for disk in layout["disks"]] == [
+        "local:import/x.ova/a.vmdk", "local:import/x.ova/b.vmdk",
+    ]  # fmt: skip
+    assert read_layout(layout)[1] == ()
+
+
+def test_a_volume_is_taken_unseen_with_a_warning() -> None:
+    (box,) = by_api({"volume": "local:import/x.qcow2", "name": "box", "ostype": "l26"})["guests"]
+    assert (box["todo"], slots(box)) == (True, {"x.qcow2": "scsi0"})
+    assert "it was not inspected: Proxmox VE takes damaged images, too" in box["warnings"]
+
+
+# ---- uploads to a node
+
+
+def upload(there: dict[str, Any], here: dict[str, Any], *, check: bool) -> dict[str, Any]:
+    mine = sources({"upload_from": "/me/x.vmdk"}, defaults={"storage": "local", "memory": 64})
+    cluster = {"guests": [], "storages": {"pve1": STORAGES}}
+    made: dict[str, Any] = FILTERS["import_plan"](mine, cluster, "pve1", [there], [here], check=check)
+    return made
+
+
+def test_what_is_not_uploaded_yet_is_planned_in_check_mode() -> None:
+    made = upload({"msg": "no such file"}, {"images": [image("/me/x.vmdk")]}, check=True)
+    assert "  ? it is uploaded first" in made["lines"]
+    assert state(made, created={"results": [{"item": {"key": "x"}, "vmid": 100}]}, check=True)["images"] == []
+
+
+def test_what_could_not_be_uploaded_is_refused() -> None:
+    made = upload({"msg": "no such file"}, {"images": [image("/me/x.vmdk")]}, check=False)
+    assert made["refused"] == ["/var/tmp/vmdk-import/x.vmdk: no such file (not-inspected)"]
+
+
+def test_what_is_wrong_with_a_file_is_said_before_it_is_uploaded() -> None:
+    made = upload({"msg": "no such file"}, {"images": [refused("/me/x.vmdk")]}, check=False)
+    assert made["refused"] == ["x: x.vmdk: it is too short; copy it again (extent-truncated)"]
 
 
 # ---- sources
