@@ -16,6 +16,7 @@ from . import plans
 from .copy import Means
 from .errors import ImageError
 from .inspect import inspect
+from .journal import Journal
 from .lock import held
 from .orders import Order, problems
 from .plans import Action, Plan
@@ -66,27 +67,33 @@ class Conversion:
         self._progress.enter("failed")
 
     def _look(self) -> None:
+        self._require_sense()
         with self._inspected() as source:
             self._note(plans.make(self._order, source, self._settings.journals))
 
     def _run(self) -> None:
-        with self._inspected() as source:
+        with self._locked() as lock, self._inspected() as source:
             plan = plans.make(self._order, source, self._settings.journals)
             self._note(plan)
-            if plan.action is Action.NOTHING:
-                return
-            self._progress.enter("wait")
-            with held(plan.journal.lock_path, plan.place.shown, self._settings.patience) as lock:
-                plan = plans.make(self._order, source, self._settings.journals)  # another run may have come in between
-                self._note(plan)
+            if plan.action is not Action.NOTHING:
                 Work(self._order, self._settings, self._means, self._outcome, source, plan, lock).do()
                 self._note_record(plan)
 
     @contextlib.contextmanager
-    def _inspected(self) -> Iterator[Source]:
+    def _locked(self) -> Iterator[int]:
+        self._require_sense()
+        journal = Journal(self._settings.journals, plans.key_of(self._order))
+        self._progress.enter("wait")
+        with held(journal.lock_path, self._order.name, self._settings.patience) as lock:
+            yield lock
+
+    def _require_sense(self) -> None:
         found = problems(self._order)
         if found:
             raise ImageError("\n".join(found))
+
+    @contextlib.contextmanager
+    def _inspected(self) -> Iterator[Source]:
         self._progress.enter("inspect")
         with timed(self._outcome, "inspect"):
             source = inspect(self._order.path, self._order.member)

@@ -213,6 +213,8 @@ class VolumePlace:
         self.zeroed = self._status.type in _ZEROED_TYPES
         self.thin = kind is None or kind.thin != "never"
         self._mapped = False
+        self._listed: Listed | None = None
+        self._looked = False
 
     def rounded(self, size: int) -> int:
         return -(-size // KIB) * KIB
@@ -221,8 +223,9 @@ class VolumePlace:
         return self._status.available
 
     def finished(self) -> Found | None:
-        found = self._volume()
-        return Found(found.size, found.format) if found else None
+        if not self._looked:  # each question to pvesm takes half a second
+            self._listed, self._looked = self._volume(), True
+        return Found(self._listed.size, self._listed.format) if self._listed else None
 
     unfinished = finished  # the journal knows the difference
 

@@ -64,6 +64,16 @@ def place_of(order: Order, fingerprint: str) -> Place:
     return VolumePlace(order.storage, order.vmid, order.volume_name(fingerprint), order.format, order.key)
 
 
+def key_of(order: Order) -> str:
+    """How the journal knows an order's target."""
+    return FilePlace(order.dest).key if order.dest else order.key
+
+
+def _own_place(order: Order, source: Source, place: Place, record: Record) -> Place:
+    """The place that a record is about: another one if the source has changed and the name tells of it."""
+    return place if record.fingerprint == source.fingerprint else place_of(order, record.fingerprint)
+
+
 def make(order: Order, source: Source, folder: str) -> Plan:
     """Decide.
 
@@ -115,7 +125,7 @@ def _first(order: Order, source: Source, place: Place, journal: Journal) -> Plan
 
 
 def _after_completion(order: Order, source: Source, place: Place, journal: Journal, record: Record) -> Plan:
-    own = place_of(order, record.fingerprint)
+    own = _own_place(order, source, place, record)
     found = own.finished()
     if found is None:
         return _gone(order, source, place, own, journal, record)
@@ -162,7 +172,7 @@ def _gone(order: Order, source: Source, place: Place, own: Place, journal: Journ
 
 
 def _after_interruption(order: Order, source: Source, place: Place, journal: Journal, record: Record) -> Plan:
-    own = place_of(order, record.fingerprint)
+    own = _own_place(order, source, place, record)
     found = own.unfinished()
     if order.dest and own.finished():
         if record.state != "naming" or found:
