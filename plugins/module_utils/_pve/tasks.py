@@ -239,3 +239,12 @@ def active(client: Client, node: str, vmid: int) -> list[str]:
     tasks = client.get(path("nodes", node, "tasks"), {"vmid": vmid, "source": "active"})
     # PVE keeps tasks that have just ended in the same list.
     return [str(task["upid"]) for task in tasks if not task.get("endtime")]
+
+
+def last_failure(client: Client, node: str, vmid: int) -> str:
+    """What the guest's last task that failed was, with its exit status; empty when there is none or nobody may say."""
+    try:
+        rows = client.get(path("nodes", node, "tasks"), {"vmid": vmid, "errors": 1, "limit": 1})
+    except ApiError:
+        return ""
+    return f"{rows[0]['type']}: {'; '.join(str(rows[0].get('status', '')).split(chr(10)))}" if rows else ""
