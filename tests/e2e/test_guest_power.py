@@ -221,10 +221,25 @@ def test_wait_for_the_agent(lab: Lab) -> None:
 def test_agent_that_never_answers(lab: Lab) -> None:
     silent = power(lab, 104, "started", wait_for="agent", wait_timeout=1)
     assert silent.failure == (
-        "g104 (104 on pve1): its guest agent does not answer within 1 s; last seen: running, "
-        "QEMU guest agent is not running"
+        "g104 (104 on pve1): its guest agent does not answer within 1 s; last seen: running, the guest agent does not "
+        "answer; install qemu-guest-agent in the guest, or look whether its service runs there"
     )
     assert silent.data["agent_answers"] is False
+
+
+def test_guest_that_stops_while_its_agent_is_waited_for(lab: Lab) -> None:
+    lab.faults.agent_down.add(102)
+
+    def stop() -> None:
+        lab.guest(102).running = None
+
+    timer = threading.Timer(0.3, stop)
+    timer.start()
+    gone = power(lab, 102, "started", wait_for="agent", wait_timeout=60)
+    assert gone.failure == (
+        "g102 (102 on pve1): its guest agent does not answer; last seen: stopped, the guest does not run, so nobody "
+        "answers inside"
+    )
 
 
 def test_without_the_right_to_ask_the_agent(lab: Lab) -> None:

@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from .._core.errors import DiskwrightError
 from .._core.power import Power, PowerPlan, Step, Wish, agent_enabled
 from . import tasks
+from .agent import Agent, AgentError, NoAgentError
 from .client import ApiError, path
 from .tasks import Deadline, TaskFailedError, TaskOutcome, TaskTimeoutError, Upid
 
@@ -83,24 +84,6 @@ def _request(
 def _unanswered(error: DiskwrightError) -> bool:
     """Whether nobody knows what became of the call."""
     return isinstance(error, ApiError) and (error.lost or error.no_worker)
-
-
-class AgentSilentError(DiskwrightError):
-    """The guest agent does not answer, with PVE's words."""
-
-
-def ping_agent(client: Client, guest: Guest) -> None:
-    """Ask the guest agent whether it is there.
-
-    :raises AgentSilentError: it does not answer, or the guest does not run.
-    :raises ApiError: PVE could not ask; the right VM.GuestAgent.Audit is missing, for example.
-    """
-    try:
-        client.post(path("nodes", guest.node, "qemu", guest.vmid, "agent", "ping"))
-    except ApiError as error:
-        if error.forbidden or error.status in (400, 401):
-            raise
-        raise AgentSilentError(error.text) from error
 
 
 def wait_until_settled(client: Client, guest: Guest, deadline: Deadline) -> bool:
@@ -170,6 +153,7 @@ class _Run:
         self._wish = wish
         self._times = times
         self._sleep = sleep
+        self._agent = Agent(client, guest.node, guest.vmid, guest.label, times.wait)
         self._before = read_power(client, guest)
         self.outcome = PowerOutcome(power=self._before)
 
@@ -200,8 +184,8 @@ class _Run:
 
     def _agent_answers(self) -> bool:
         try:
-            ping_agent(self._client, self._guest)
-        except AgentSilentError:
+            self._agent.ping()
+        except NoAgentError:
             self.outcome.agent_answers = False
             self._look()
             raise
@@ -218,8 +202,10 @@ class _Run:
             try:
                 if reached():
                     return
-            except AgentSilentError as error:
-                words = str(error)
+            except NoAgentError as error:
+                words = str(error).removeprefix(f"{self._guest.label}: ")
+                if error.permanent:
+                    raise DiskwrightError(f"{otherwise}; {self._last_seen(words)}") from error
             except ApiError as error:
                 if not error.unreachable:
                     raise
@@ -301,11 +287,11 @@ class _Run:
         if not agent_enabled(self._guest):
             return "acpi"
         try:
-            ping_agent(self._client, self._guest)
-        except AgentSilentError:
+            self._agent.ping()
+        except NoAgentError:
             self.outcome.agent_answers = False
             return "acpi"
-        except ApiError:
+        except (AgentError, ApiError):
             return None
         self.outcome.agent_answers = True
         return "agent"
