@@ -23,14 +23,14 @@ from .client import ApiError, path
 from .tasks import Deadline, TaskFailedError, TaskOutcome, TaskTimeoutError, Upid
 
 if t.TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from .._core.guest import Guest
     from .client import Client
     from .tasks import Sleep
 
 #: How long a guest has to shut down, in seconds, if nobody says otherwise.
 SHUTDOWN_SECONDS = 180
-#: How often a call is made again because its answer was lost or PVE could not start a task.
-_MOST_RETRIES = 3
 # A guest takes seconds to come up, its agent longer; asking it costs PVE more than a look at the guest.
 _FIRST_LOOK, _LOOK_GROWTH, _LONGEST_LOOK = 0.1, 1.5, 2.0
 _POWER_TASKS = frozenset({"qmstart", "qmshutdown", "qmstop", "qmreboot", "qmresume", "hastart", "hastop"})
@@ -56,7 +56,8 @@ def start(client: Client, guest: Guest, deadline: Deadline) -> TaskOutcome:
     try:
         return _request(client, guest, Step.START, {}, deadline)
     except (ApiError, TaskFailedError) as error:
-        if _unanswered(error) or not read_power(client, guest).running:
+        unanswered = isinstance(error, ApiError) and (error.lost or error.no_worker)
+        if unanswered or not read_power(client, guest).running:
             raise
         return TaskOutcome(upid="", exit_status="OK")
 
@@ -75,15 +76,10 @@ def _at_most(seconds: float, deadline: Deadline) -> int:
 
 
 def _request(
-    client: Client, guest: Guest, step: Step, parameters: dict[str, object], deadline: Deadline
+    client: Client, guest: Guest, step: Step, parameters: Mapping[str, object], deadline: Deadline
 ) -> TaskOutcome:
     where = path("nodes", guest.node, "qemu", guest.vmid, "status", step.value)
     return tasks.run(client, "POST", where, parameters, deadline)
-
-
-def _unanswered(error: DiskwrightError) -> bool:
-    """Whether nobody knows what became of the call."""
-    return isinstance(error, ApiError) and (error.lost or error.no_worker)
 
 
 def wait_until_settled(client: Client, guest: Guest, deadline: Deadline) -> bool:
@@ -226,34 +222,32 @@ class _Run:
         return ", ".join(seen)
 
     def _carry_out(self, step: Step) -> None:
-        """One step. After a lost answer: let what may be going on end, and look before it is asked for again."""
         deadline = Deadline(self._times.task)
         if step in (Step.SHUTDOWN, Step.REBOOT):
             self.outcome.method = self._way_of_asking()
-        for attempt in range(_MOST_RETRIES + 1):
-            try:
-                self._request(step, deadline)
-            except (ApiError, TaskFailedError) as error:
-                wait_until_settled(self._client, self._guest, deadline)
-                if not self._reached(step):
-                    if _unanswered(error) and attempt < _MOST_RETRIES:
-                        continue
-                    self._give_up(step, error, deadline)
-            break
+        try:
+            self._insist(step, deadline)
+        except TaskFailedError as error:
+            self._give_up(step, error, deadline)
         self.outcome.done.append(step)
 
-    def _request(self, step: Step, deadline: Deadline) -> None:
-        seconds = self._times.shutdown
-        requests: dict[Step, t.Callable[[], TaskOutcome]] = {
-            Step.START: lambda: start(self._client, self._guest, deadline),
-            Step.SHUTDOWN: lambda: shut_down(self._client, self._guest, seconds, deadline),
-            Step.REBOOT: lambda: _request(
-                self._client, self._guest, step, {"timeout": _at_most(seconds, deadline)}, deadline
-            ),
-        }
-        plain = requests.get(step, lambda: _request(self._client, self._guest, step, {}, deadline))
-        outcome = tasks.until_unlocked(plain, deadline, self._sleep)
+    def _insist(self, step: Step, deadline: Deadline) -> None:
+        outcome = tasks.insist(
+            lambda: self._request(step, deadline),
+            lambda: self._reached(step),
+            lambda: wait_until_settled(self._client, self._guest, deadline),
+            deadline,
+            self._sleep,
+        )
         self.outcome.warnings.extend(f"{self._guest.label}: {text}" for text in outcome.warnings)
+
+    def _request(self, step: Step, deadline: Deadline) -> TaskOutcome:
+        if step is Step.START:
+            return start(self._client, self._guest, deadline)
+        if step is Step.SHUTDOWN:
+            return shut_down(self._client, self._guest, self._times.shutdown, deadline)
+        parameters = {"timeout": _at_most(self._times.shutdown, deadline)} if step is Step.REBOOT else {}
+        return _request(self._client, self._guest, step, parameters, deadline)
 
     def _reached(self, step: Step) -> bool:
         power = self._look()
@@ -263,15 +257,15 @@ class _Run:
             return not power.running or power.pid != self._before.pid
         return power.running and not power.halted
 
-    def _give_up(self, step: Step, error: DiskwrightError, deadline: Deadline) -> None:
+    def _give_up(self, step: Step, error: TaskFailedError, deadline: Deadline) -> None:
         """The guest would not do it: pull the plug where that is allowed, or say what was tried.
 
         :raises DiskwrightError: it may not be stopped by force, or does not even stop then.
         """
-        if step not in (Step.SHUTDOWN, Step.REBOOT) or not isinstance(error, TaskFailedError) or _is_locked(error):
+        if step not in (Step.SHUTDOWN, Step.REBOOT) or _is_locked(error):
             raise error
         if step is Step.SHUTDOWN and self._wish.force_stop:
-            self._request(Step.STOP, deadline)
+            self._insist(Step.STOP, deadline)
             self.outcome.method = "stop"
             self._look()
             return
