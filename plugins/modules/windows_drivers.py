@@ -22,19 +22,11 @@ author:
   - The diskwright.proxmox authors (@diskwright)
 extends_documentation_fragment:
   - diskwright.proxmox._connection
+  - diskwright.proxmox._guest
   - diskwright.proxmox._attributes
   - diskwright.proxmox._attributes.declares_state
   - diskwright.proxmox._attributes.actiongroup_api
 options:
-  vmid:
-    description: Number of the guest. Either this or O(name) is needed.
-    type: int
-  name:
-    description: Name of the guest.
-    type: str
-  node:
-    description: Node that it must be on.
-    type: str
   state:
     description:
       - With V(staged), the O(drivers) are in the guest's driver store, and installed for every device that has need of
@@ -82,8 +74,8 @@ options:
     elements: str
   fast_startup:
     description:
-      - Whether Windows may hibernate its kernel when it is shut down. Must be V(false) before anything outside writes to
-        its disks.
+      - Whether Windows may hibernate its kernel when it is shut down. Must be V(false) before anything outside
+        writes to its disks.
     type: bool
   san_policy:
     description:
@@ -311,7 +303,7 @@ gathered:
           type: list
           elements: dict
           returned: always
-          sample: [{inf: oem3.inf, version: 100.94.104.24800, provider: "Red Hat, Inc.", signer: "CN=Red Hat, Inc."}]
+          sample: [{inf: oem3.inf, version: 100.94.104.24800}]
         service:
           description: Whether its service exists.
           type: bool
@@ -342,6 +334,11 @@ gathered:
           type: str
           returned: always
           sample: "CN=Microsoft Windows Hardware Compatibility Publisher, O=Microsoft Corporation, C=US"
+        hardware:
+          description: How many devices for it are there, V(null) if it cannot be told.
+          type: int
+          returned: always
+          sample: 1
         devices:
           description: How many devices it drives now.
           type: int
@@ -455,17 +452,14 @@ restart_required:
   sample: false
 """
 
-from ..module_utils._ansible.runner import Rules, run_api_module
+from ..module_utils._ansible.one_guest import ONE_GUEST
+from ..module_utils._ansible.runner import run_api_module
 from ..module_utils._ansible.windows_drivers import WindowsDrivers, windows_drivers_spec
 
 
 def main() -> None:
     """Run the module."""
-    run_api_module(
-        windows_drivers_spec(),
-        WindowsDrivers,
-        Rules(required_one_of=(("vmid", "name"),)),
-    )
+    run_api_module(windows_drivers_spec(), WindowsDrivers, ONE_GUEST)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lab import images
 from lab.api import ApiError, Call, Route
@@ -84,10 +84,10 @@ class Inside:
     """Block devices (sda, vda …) -> bytes."""
     slots: Mapping[str, str] = field(default_factory=dict)
     """Block devices -> slots."""
-    drives: Mapping[str, str] = field(default_factory=dict)
-    """Slots -> drives as the running guest has them, CD-ROM drives among them."""
-    config: Mapping[str, str] = field(default_factory=dict)
-    """The guest's configuration."""
+    guest: Any = None
+    """The guest as the lab has it."""
+    storages: Any = None
+    """The storages of its node."""
 
 
 Respond = Callable[[Inside, "re.Match[str]"], Result]
@@ -177,6 +177,19 @@ class Process:
     settled: bool = False
 
 
+class System(Protocol):
+    """An operating system that is played: it comes up or not, and has files beside those that were written."""
+
+    def answers(self, guest: Guest) -> bool:
+        """Whether its agent runs, now that the guest was started with what it has."""
+
+    def file(self, guest: Guest, path: str) -> bytes | None:
+        """A file that it has, on a medium for example."""
+
+    def no_file(self) -> str:
+        """How it says that there is no such file."""
+
+
 @dataclass
 class Agent:
     """The inside of one guest, as far as the agent shows it."""
@@ -190,6 +203,8 @@ class Agent:
     folders: set[str] = field(default_factory=lambda: {"/", "/tmp", "/etc", "/root", "/run"})
     answers: dict[str, Any] = field(default_factory=dict)
     """Answers that differ from ANSWERS."""
+    system: System | None = None
+    """An operating system that is played in full."""
     processes: dict[int, Process] = field(default_factory=dict)
     pids: itertools.count[int] = field(default_factory=lambda: itertools.count(300))
 
@@ -232,6 +247,8 @@ class Agent:
 def from_seed(words: Mapping[str, Any] | None) -> Agent:
     """The agent that a seed file describes: `files`, `folders`, `answers`, and `programs` with match and result."""
     words = words or {}
+    if "windows" in words:
+        return windows_agent(words["windows"])
     agent = Agent(answers=dict(words.get("answers", {})),
                   files={path: str(text).encode() for path, text in words.get("files", {}).items()})
     agent.folders |= {posixpath.dirname(path) for path in agent.files} | set(words.get("folders", ()))
@@ -239,6 +256,13 @@ def from_seed(words: Mapping[str, Any] | None) -> Agent:
            for item in words.get("programs", ())]
     agent.programs = own + agent.programs
     return agent
+
+
+def windows_agent(words: Mapping[str, Any] | str) -> Agent:
+    """The agent of a Windows that is played: `windows: "2022"`, or a dictionary with `release` (lab.windows)."""
+    from lab.windows import install
+
+    return install(Agent(), words)
 
 
 def agent_of(guest: Guest) -> Agent:
@@ -280,7 +304,8 @@ def _agent(call: Call) -> Agent:
         raise ApiError(f"VM {guest.vmid} is not running")
     if guest.agent is None and _boots_with_agent(guest, call.storages):
         guest.agent = Agent()
-    if guest.agent is None or guest.vmid in call.cluster.faults.agent_down:
+    down = guest.vmid in call.cluster.faults.agent_down
+    if guest.agent is None or down or (guest.agent.system and not guest.agent.system.answers(guest)):
         raise ApiError("QEMU guest agent is not running")
     agent: Agent = guest.agent
     agent.settle()
@@ -292,13 +317,9 @@ def _allowed(agent: Agent, command: str) -> None:
         raise ApiError(f"Agent error: Command guest-{command} has been disabled: the command is not allowed")
 
 
-def _running_drives(call: Call) -> Mapping[str, str]:
-    return call.guest.running.drives if call.guest.running else {}
-
-
 def _disks(call: Call) -> tuple[dict[str, int], dict[str, str]]:
     """The block devices that the running guest sees: their sizes, and their slots."""
-    drives = _running_drives(call)
+    drives = call.guest.running.drives if call.guest.running else {}
     names: dict[str, int] = {}
     slots: dict[str, str] = {}
     letters = {"sd": iter("abcdefghijklmnopqrstuvwxyz"), "vd": iter("abcdefghijklmnopqrstuvwxyz")}
@@ -334,8 +355,7 @@ def _exec(call: Call) -> dict[str, int]:
     command = [str(word) for word in given] if isinstance(given, list) else [str(given)]
     _allowed(agent, "exec")
     disks, slots = _disks(call)
-    inside = Inside(agent, command, str(call.values.get("input-data", "")), disks, slots, _running_drives(call),
-                    call.guest.conf.values)
+    inside = Inside(agent, command, str(call.values.get("input-data", "")), disks, slots, call.guest, call.storages)
     pid = agent.start(inside, call.cluster.clock.scale)
     if pid is None:
         call.cluster.clock.sleep(NO_ANSWER_SECONDS)
@@ -358,17 +378,21 @@ def _exec_status(call: Call) -> dict[str, Any]:
     return status
 
 
-def _no_file(path: str, mode: str) -> ApiError:
+def _no_file(agent: Agent, path: str, mode: str) -> ApiError:
+    if agent.system:
+        return ApiError(f"Agent error: failed to open file '{path}': {agent.system.no_file()}")
     return ApiError(f"Agent error: failed to open file '{path}' (mode: '{mode}'): No such file or directory")
 
 
 def _file_read(call: Call) -> dict[str, Any]:
     agent, path, values = _agent(call), str(call.values["file"]), call.values
     _allowed(agent, "file-open")
-    if path not in agent.files:
-        raise _no_file(path, "r")
+    whole = agent.files.get(path)
+    if whole is None and agent.system:
+        whole = agent.system.file(call.guest, path)
+    if whole is None:
+        raise _no_file(agent, path, "r")
     start, count = int(values.get("offset", 0)), int(values.get("count", 16 << 20))
-    whole = agent.files[path]
     content = whole[start:start + count]
     shown = content.decode("latin-1") if values.get("decode", 1) else base64.b64encode(content).decode()
     return {"content": shown, "bytes-read": len(content), **({"truncated": 1} if start + count < len(whole) else {})}
@@ -378,7 +402,7 @@ def _file_write(call: Call) -> None:
     agent, path, content = _agent(call), str(call.values["file"]), str(call.values["content"])
     _allowed(agent, "file-open")
     if not agent.has_folder(path):
-        raise _no_file(path, "wb")
+        raise _no_file(agent, path, "wb")
     if call.values.get("encode", 1):
         agent.files[path] = content.encode()
         return
