@@ -20,12 +20,14 @@ from .._core.guest import Guest
 from .._core.layout import Disk, Layout
 from .._core.plan import Facts, Plan
 from .._core.planner import make_plan
+from .._core.power import agent_enabled
 from .._core.projection import can_hotplug
 from .._core.slot import SLOT_COUNT, Slot, find_slot
+from .inside import Windows
 from .note import LONGEST_DESCRIPTION, Guard, Journal, Phase, write_note
 from .placement import HELPER_SERIAL, Keys, differing, free_slots, is_helper, value_of
-from .releases import TABLE, releases_of
-from .situation import Situation, Windows, Wishes
+from .releases import DRIVER_OF_BUS, releases_of
+from .situation import Situation, Wishes, can_start, missing, online_disks
 
 #: PVE allocates in GiB; Windows only has to see the disk.
 _HELPER_SIZE = "1"
@@ -89,8 +91,7 @@ def is_paravirtual(guest: Guest, slot: Slot) -> bool:
 
 def driver_of(guest: Guest, slot: Slot) -> str | None:
     """The VirtIO driver that a slot needs, ``None`` for none."""
-    names = {"scsi": "vioscsi", "virtio": "viostor"}
-    return names[slot.bus] if is_paravirtual(guest, slot) else None
+    return DRIVER_OF_BUS[slot.bus] if is_paravirtual(guest, slot) else None
 
 
 def assess(now: Situation) -> Assessment:
@@ -122,7 +123,7 @@ def _why(now: Situation, proof: str) -> str:
     if proof:
         return proof
     if now.windows is not None:
-        return now.windows.missing(now.wishes.driver)
+        return missing(now.windows, now.wishes.driver)
     seen = "its agent does not answer" if now.guest.running else "it is stopped"
     return f"{seen}, so nobody can say which drivers it has"
 
@@ -150,7 +151,7 @@ def _impossible(guest: Guest, windows: Windows | None, wishes: Wishes) -> Iterat
 
 def _without_driver(guest: Guest, windows: Windows | None, wishes: Wishes) -> Iterator[Refusal]:
     """For some Windows there is no driver at all, for some only the one of the other bus."""
-    known = TABLE.get((windows.release if windows else None) or "")
+    known = windows.release if windows else None
     rows = (known,) if known else releases_of(guest.ostype or "")
     if not rows and guest.ostype in ("w2k", "other"):
         yield _refusal(guest, "there are no VirtIO drivers for this Windows", "leave it on IDE")
@@ -236,7 +237,7 @@ def _proof(now: Situation, boot: Slot) -> str:
     wishes, windows = now.wishes, now.windows
     if driver_of(now.guest, boot) == wishes.driver:
         return f"it starts from {boot} already"
-    if windows is not None and windows.critical(wishes.driver):
+    if windows is not None and can_start(windows, wishes.driver):
         return f"{windows.product} starts {wishes.driver} while it boots"
     if wishes.driver in wishes.injected:
         return f"{wishes.driver} was put into the stopped guest's disk"
@@ -271,8 +272,9 @@ def _online_refusals(now: Situation, move: _Move) -> Iterator[Refusal]:
     guest, wishes = now.guest, now.wishes
     staging = {"option": "staging", "value": wishes.staging}
     if now.windows is None and guest.running:
-        yield _refusal(guest, "the guest agent does not answer", "write staging: offline", **staging)
-    if guest.agent is None:
+        said = f" ({now.heard})" if now.heard else ""
+        yield _refusal(guest, f"its guest agent does not answer{said}", "write staging: offline", **staging)
+    if not agent_enabled(guest):
         yield _refusal(guest, "its configuration has no guest agent", "enable it, or write staging: offline", **staging)
     if move.controller and any(slot.bus == "scsi" and d.is_disk for slot, d in guest.configured.drives.items()):
         held = guest.configured.scsihw or "lsi"
@@ -280,7 +282,7 @@ def _online_refusals(now: Situation, move: _Move) -> Iterator[Refusal]:
         yield _refusal(guest, reason, "write staging: offline", **staging)
     elif not move.targets:
         yield _refusal(guest, "no slot changes, so Windows can't see its new place before", "write staging: offline")
-    if now.windows is not None and now.windows.has_iso:
+    if now.windows is not None and now.windows.iso:
         return
     if wishes.iso is None:
         yield _refusal(guest, "Windows needs the driver ISO", "name it with iso, as a storage calls it", option="iso")
@@ -326,19 +328,25 @@ def _begin(now: Situation, move: _Move, proof: str) -> Journal:
 def guard_of(windows: Windows) -> Guard:
     """What Windows has now, to be restored at the end."""
     return Guard(
-        bitlocker=tuple(sorted(volume for volume, state in windows.bitlocker.items() if state == "on")),
+        bitlocker=protected(windows),
         fast_startup=windows.fast_startup,
         san_policy=windows.san_policy,
-        online=windows.online,
-        letters=windows.letters,
+        online=online_disks(windows, online=True),
+        letters=MappingProxyType(windows.letters),
+        controllers=tuple(name for name, service in windows.controllers.items() if service.devices),
     )
+
+
+def protected(windows: Windows) -> tuple[str, ...]:
+    """The volumes whose BitLocker protection is on."""
+    return tuple(sorted(volume for volume, state in (windows.bitlocker or {}).items() if state == "on"))
 
 
 def _equipment(now: Situation, move: _Move) -> dict[str, str | None]:
     """What Windows has to see while its drivers are installed: the ISO, and a disk in the boot disk's new slot."""
     guest, wishes = now.guest, now.wishes
     equipment: dict[str, str | None] = {}
-    if wishes.iso is not None and not (now.windows is not None and now.windows.has_iso):
+    if wishes.iso is not None and not (now.windows is not None and now.windows.iso):
         slot = _medium_slot(guest, wishes.iso)
         drive = guest.configured.drives.get(slot) if slot else None
         if slot is not None and (drive is None or drive.volume != wishes.iso):

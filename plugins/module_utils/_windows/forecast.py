@@ -15,9 +15,10 @@ from .._core.drive import Drive, make_drive, parse_drive
 from .._core.guest import Guest, parse_boot
 from .._core.slot import Slot, find_slot
 from .assessment import boot_slot, driver_of
+from .inside import Disk, DriverState, Service, Windows
 from .migration import next_step, remember
 from .note import write_note
-from .situation import Driver, Situation, Windows
+from .situation import Situation
 from .steps import Awaited, Configure, Destroy, End, Inside, Note, Power, Revert, Snapshot, Stage, State, Step, Wait
 
 #: More than any way through the machine has.
@@ -41,7 +42,7 @@ class Forecast:
 def foretell(now: Situation) -> Forecast:
     """Play a migration through from where it stands."""
     lines: list[Line] = []
-    windows = now.windows or Windows()
+    windows = now.windows or _UNKNOWN
     for number in range(_MOST_STEPS):
         step = next_step(now)
         if isinstance(step, End):
@@ -84,6 +85,9 @@ def _carried_out(now: Situation, step: Step, windows: Windows) -> Situation:
 
 
 _NOTHING: Mapping[str, int] = MappingProxyType({})
+#: A driver that Windows would start from, and a Windows that nobody has asked yet.
+_INSTALLED = DriverState(service=Service(start=0, devices=1), exists=True, image=True)
+_UNKNOWN = Windows("Windows", None, "", 0, server=False, architecture=None, release=None)
 
 
 def _inside(now: Situation, step: Step, windows: Windows) -> Situation:
@@ -94,9 +98,10 @@ def _inside(now: Situation, step: Step, windows: Windows) -> Situation:
             return replace(now, memory=replace(now.memory, late=now.memory.late | {step.what.value}))
         slot = boot_slot(now.guest)
         service = driver_of(now.guest, slot) if slot else None
-        return replace(now, windows=replace(windows, service=service or windows.service))
+        disk = replace(windows.boot_disk or Disk(0, None, None), service=service or "storahci")
+        return replace(now, windows=replace(windows, boot_disk=disk))
     if isinstance(step, Stage):
-        drivers = {**windows.drivers, **{name: Driver(critical=True) for name in step.drivers}}
+        drivers = {**windows.drivers, **dict.fromkeys(step.drivers, _INSTALLED)}
         return replace(now, windows=replace(windows, drivers=MappingProxyType(drivers)))
     if isinstance(step, Inside):
         return replace(now, windows=_set(windows, step.settings))
@@ -104,16 +109,14 @@ def _inside(now: Situation, step: Step, windows: Windows) -> Situation:
 
 
 def _set(windows: Windows, settings: Mapping[str, object]) -> Windows:
-    changes: dict[str, object] = {
-        name: settings[name] for name in ("fast_startup", "san_policy", "letters") if name in settings
-    }
+    changes: dict[str, object] = {name: settings[name] for name in ("fast_startup", "san_policy") if name in settings}
     if "bitlocker" in settings:
         state = "on" if settings["bitlocker"] == "resumed" else "suspended"
         named = settings["bitlocker_volumes"]
         assert isinstance(named, list)
-        changes["bitlocker"] = MappingProxyType({**windows.bitlocker, **dict.fromkeys(named, state)})
+        changes["bitlocker"] = MappingProxyType({**(windows.bitlocker or {}), **dict.fromkeys(named, state)})
     if "online" in settings:
-        changes |= {"online": (*windows.online, *windows.offline), "offline": ()}
+        changes["disks"] = tuple(replace(disk, offline=False) for disk in windows.disks)
     return replace(windows, **changes)  # type: ignore[arg-type]
 
 

@@ -29,11 +29,13 @@ import typing as t
 from dataclasses import replace
 
 from .._core.guards import find_leftovers
-from .assessment import Standing, assess, can_equip_running, guard_of
+from .._core.power import agent_enabled
+from .assessment import Standing, assess, can_equip_running, guard_of, protected
+from .inside import Windows
 from .note import Guard, Journal, Phase
 from .placement import Keys, differing, disks_in, doubles, helper_of, lost, occupied
 from .releases import DRIVER_OF_BUS
-from .situation import Memory, Situation, Windows
+from .situation import Memory, Situation, can_start, missing, online_disks
 from .steps import (
     Awaited,
     Configure,
@@ -157,7 +159,7 @@ def _stage(now: Situation, journal: Journal) -> Step | End:
         return _await_agent(now, "before its disks were touched, its agent did not answer in time")
     if guarding := _guarding(now, journal, windows):
         return guarding
-    if windows.critical(journal.driver):
+    if can_start(windows, journal.driver):
         return Note(now.noting(proof=f"{windows.product} starts {journal.driver} while it boots"))
     return _equip_running(now, journal) or _install(now, journal, windows)
 
@@ -188,7 +190,7 @@ def _install(now: Situation, journal: Journal, windows: Windows) -> Step:
         return _shut_down(now)
     if memory.stagings < _MOST_STAGINGS:
         return Stage((driver, *(name for name in DRIVER_OF_BUS.values() if name != driver)))
-    return _back(now, f"{driver} was installed, and Windows would not start from it: {windows.missing(driver)}")
+    return _back(now, f"{driver} was installed, and Windows would not start from it: {missing(windows, driver)}")
 
 
 def _guarding(now: Situation, journal: Journal, windows: Windows) -> Step | None:
@@ -196,9 +198,8 @@ def _guarding(now: Situation, journal: Journal, windows: Windows) -> Step | None
     if journal.guard is None:
         return Note(now.noting(guard=guard_of(windows), answered=True))
     settings: dict[str, t.Any] = {}
-    protected = [volume for volume, state in sorted(windows.bitlocker.items()) if state == "on"]
-    if protected:
-        settings |= {"bitlocker": "suspended", "bitlocker_volumes": protected, "bitlocker_reboots": _REBOOTS}
+    if volumes := protected(windows):
+        settings |= {"bitlocker": "suspended", "bitlocker_volumes": list(volumes), "bitlocker_reboots": _REBOOTS}
     if windows.fast_startup:
         settings["fast_startup"] = False
     if windows.san_policy not in (None, "online_all") and _may_come_online(journal):
@@ -328,13 +329,14 @@ def _judge(now: Situation, journal: Journal) -> Step | End:
     if wishes.verdict == "commit":
         return Note(now.noting(phase=Phase.COMMIT))
     if windows is not None:
-        if windows.service == journal.driver:
+        held = windows.boot_disk.service if windows.boot_disk else None
+        if (held or "").lower() == journal.driver:
             return Note(now.noting(phase=Phase.COMMIT, answered=True))
-        held = windows.service or "an unknown driver"
+        held = held or "an unknown driver"
         return _back(now, f"Windows came up, and its system disk hangs on {held} instead of {journal.driver}")
     if journal.answered:
         return _await_agent(now, "Windows did not answer in time after the switch")
-    if now.guest.agent is None or Awaited.AGENT.value in now.memory.late:
+    if not agent_enabled(now.guest) or Awaited.AGENT.value in now.memory.late:
         return End(
             State.NEEDS_VERDICT,
             "it was started from VirtIO and has no agent to say how it is: look at its console, then run again with"
@@ -395,14 +397,15 @@ def _silent(journal: Journal) -> str:
 def _settings(guard: Guard, windows: Windows) -> dict[str, t.Any]:
     """What of its own Windows does not have now."""
     settings: dict[str, t.Any] = {}
-    suspended = [volume for volume in guard.bitlocker if windows.bitlocker.get(volume) != "on"]
+    states = windows.bitlocker or {}
+    suspended = [volume for volume in guard.bitlocker if states.get(volume) == "suspended"]
     if suspended:
         settings |= {"bitlocker": "resumed", "bitlocker_volumes": suspended}
     if guard.fast_startup is not None and windows.fast_startup != guard.fast_startup:
         settings["fast_startup"] = guard.fast_startup
     if guard.san_policy is not None and windows.san_policy != guard.san_policy:
         settings["san_policy"] = guard.san_policy
-    if offline := [disk for disk in windows.offline if disk in guard.online]:
+    if offline := [disk for disk in online_disks(windows, online=False) if disk in guard.online]:
         settings["online"] = offline
     if any(windows.letters.get(letter) != volume for letter, volume in guard.letters.items()):
         settings["letters"] = dict(guard.letters)
@@ -433,11 +436,11 @@ def _go_back(now: Situation, journal: Journal) -> Step | End:
 
 
 def _stop_to_go_back(now: Situation, journal: Journal) -> Step:
-    windows = now.windows
     switched = not differing(now.guest.live, journal.after)
-    if windows is not None and switched and windows.controllers and _KEEP not in now.memory.done:
+    needed = journal.guard.controllers if journal.guard else ()
+    if now.windows is not None and switched and needed and _KEEP not in now.memory.done:
         # Windows may have switched off the controllers that it was started without.
-        return Inside(_KEEP, {"boot_start": list(windows.controllers)})
+        return Inside(_KEEP, {"boot_start": list(needed)})
     return _shut_down(now)
 
 

@@ -55,6 +55,7 @@ class Guard:
     :param bitlocker: volumes whose protection was on.
     :param online: identifiers of the disks that were online.
     :param letters: drive letters and the volumes that they belong to.
+    :param controllers: services of the storage controllers that it was started with.
     """
 
     bitlocker: tuple[str, ...] = ()
@@ -62,6 +63,7 @@ class Guard:
     san_policy: str | None = None
     online: tuple[str, ...] = ()
     letters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    controllers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,7 @@ def _data(journal: Journal) -> dict[str, object]:
             "san_policy": guard.san_policy,
             "online": list(guard.online),
             "letters": dict(guard.letters),
+            "controllers": list(guard.controllers),
         }
     return {name: value for name, value in words.items() if value or name in ("before", "after", "guard")}
 
@@ -173,6 +176,7 @@ def _guard(data: Mapping[str, t.Any]) -> Guard:
         san_policy=data["san_policy"],
         online=tuple(_text(disk) for disk in data["online"]),
         letters=MappingProxyType({_text(letter): _text(volume) for letter, volume in data["letters"].items()}),
+        controllers=tuple(_text(service) for service in data["controllers"]),
     )
 
 

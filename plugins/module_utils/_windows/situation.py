@@ -7,11 +7,10 @@
 from __future__ import annotations
 
 import typing as t
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from types import MappingProxyType
 
 from .._core.guest import Guest
+from .inside import Windows
 from .note import Journal
 from .releases import DRIVER_OF_BUS
 
@@ -46,73 +45,21 @@ class Wishes:
         return DRIVER_OF_BUS[self.bus]
 
 
-@dataclass(frozen=True, slots=True)
-class Driver:
-    """How far a driver is installed.
-
-    :param critical: whether Windows would start from a disk on it.
-    :param missing: what stands against it, in words.
-    """
-
-    critical: bool
-    missing: tuple[str, ...] = ()
+def can_start(windows: Windows, driver: str) -> bool:
+    """Whether Windows would start from a disk on a driver."""
+    state = windows.drivers.get(driver)
+    return state is not None and not state.missing(driver)
 
 
-@dataclass(frozen=True, slots=True)
-class Windows:
-    """What a running Windows tells through the guest agent. ``None`` and empty stand for what it can't tell.
-
-    :param release: key of the release in releases.py.
-    :param service: the driver of the disk that it was started from.
-    :param bitlocker: encrypted volumes: ``on``, ``suspended`` or ``locked``.
-    :param online: identifiers of the disks that are online, and so on for ``offline``.
-    :param controllers: services of the storage controllers that Windows brings along.
-    :param has_iso: whether it sees the driver ISO.
-    """
-
-    product: str = "Windows"
-    release: str | None = None
-    service: str | None = None
-    drivers: Mapping[str, Driver] = field(default_factory=lambda: MappingProxyType({}))
-    bitlocker: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    fast_startup: bool | None = None
-    san_policy: str | None = None
-    letters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
-    online: tuple[str, ...] = ()
-    offline: tuple[str, ...] = ()
-    controllers: tuple[str, ...] = ()
-    has_iso: bool = False
-
-    def critical(self, driver: str) -> bool:
-        """Whether Windows would start from a disk on a driver."""
-        return driver in self.drivers and self.drivers[driver].critical
-
-    def missing(self, driver: str) -> str:
-        """What stands against that, in words."""
-        known = self.drivers.get(driver)
-        return "; ".join(known.missing) if known and known.missing else f"{driver} is not installed"
+def missing(windows: Windows, driver: str) -> str:
+    """What stands against that, in words."""
+    state = windows.drivers.get(driver)
+    return "; ".join(state.missing(driver)) if state else f"{driver} is not installed"
 
 
-def read_windows(gathered: Mapping[str, t.Any]) -> Windows:
-    """What matters of ``gathered``, a result of the module ``windows_drivers``."""
-    disks = gathered["disks"]
-    boot = gathered["boot_disk"] or {}
-    return Windows(
-        product=gathered["product"] or "Windows",
-        release=gathered["release"],
-        service=boot.get("service"),
-        drivers=MappingProxyType(
-            {name: Driver(one["boot_critical"], tuple(one["missing"])) for name, one in gathered["drivers"].items()}
-        ),
-        bitlocker=MappingProxyType(dict(gathered["bitlocker"] or {})),
-        fast_startup=gathered["fast_startup"],
-        san_policy=gathered["san_policy"],
-        letters=MappingProxyType(dict(gathered["letters"])),
-        online=tuple(disk["id"] for disk in disks if disk["id"] and not disk["offline"]),
-        offline=tuple(disk["id"] for disk in disks if disk["id"] and disk["offline"]),
-        controllers=tuple(gathered["controllers"]),
-        has_iso=gathered["iso"] is not None,
-    )
+def online_disks(windows: Windows, *, online: bool) -> tuple[str, ...]:
+    """The identifiers of the disks that are online, or of those that are not."""
+    return tuple(disk.identity for disk in windows.disks if disk.identity and (not disk.offline) == online)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +85,7 @@ class Situation:
     """One guest's situation at one moment.
 
     :param windows: ``None`` as long as the agent does not answer.
+    :param heard: why it does not, as far as that is known.
     :param snapshots: names of the guest's snapshots.
     :param unsnappable: why PVE can't make a snapshot of it; empty if it can.
     :param iso_exists: whether the ISO that the user names is there.
@@ -148,6 +96,7 @@ class Situation:
     wishes: Wishes = field(default_factory=Wishes)
     journal: Journal | None = None
     windows: Windows | None = None
+    heard: str = ""
     snapshots: frozenset[str] = frozenset()
     unsnappable: tuple[str, ...] = ()
     iso_exists: bool = True

@@ -70,7 +70,7 @@ class Configure(Step):
     @property
     def lines(self) -> tuple[Line, ...]:
         if self.purpose is Purpose.RESTORE:
-            return (Line("~", "config", "as it was", ", ".join(self.keys)),)
+            return (Line("~", "config", "as it was at the beginning"),)
         return tuple(self._lines())
 
     def _lines(self) -> t.Iterator[Line]:
@@ -93,7 +93,7 @@ class Destroy(Step):
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        return (Line("!", "helper", f"temporary disk {self.volume} is destroyed"),)
+        return (Line("!", "helper", "the temporary disk is destroyed"),)
 
 
 @dataclass(frozen=True, slots=True)

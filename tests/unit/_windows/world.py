@@ -15,15 +15,17 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.guest import PendingRow, read_guest
+from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.inside import (
+    Disk,
+    DriverState,
+    Service,
+    Volume,
+    Windows,
+)
 from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.migration import next_step, remember
 from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.note import read_note, write_note
-from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.situation import (
-    Driver,
-    Memory,
-    Situation,
-    Windows,
-    Wishes,
-)
+from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.releases import TABLE
+from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.situation import Memory, Situation, Wishes
 from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.steps import (
     Awaited,
     Configure,
@@ -250,20 +252,30 @@ class World:
         inner = self.inner
         if self.live is None or not inner.agent or not self.up():
             return None
+        iso = ("E:", "virtio-win-0.1.271")
+        system = Disk(0, "system", self.service(self.system() or ""))
         return Windows(
-            release="2022",
             product="Windows Server 2022",
-            service=self.service(self.system() or ""),
-            drivers={name: Driver(name in inner.installed and self.sees(name)) for name in VIRTIO.values()},
+            edition="ServerStandard",
+            version="10.0.20348",
+            build=20348,
+            server=True,
+            architecture="amd64",
+            release=TABLE["2022"],
+            boot_disk=system,
+            disks=(system, Disk(1, "data", None, offline="data" in inner.offline)),
+            drivers={name: self._driver(name) for name in VIRTIO.values()},
+            controllers={"storahci": Service(0, devices=int(self.sees("storahci")))},
             bitlocker={"C:": inner.bitlocker},
             fast_startup=inner.fast_startup,
             san_policy=inner.san_policy,
-            letters=dict(inner.letters),
-            online=tuple({"system", "data"} - inner.offline),
-            offline=tuple(inner.offline),
-            controllers=("storahci",),
-            has_iso=any("virtio-win" in text for text in self.live.values()),
+            volumes=tuple(Volume(v, letter, None, "NTFS", None, fixed=True) for letter, v in inner.letters.items()),
+            iso=iso if any("virtio-win" in text for text in self.live.values()) else None,
         )
+
+    def _driver(self, name: str) -> DriverState:
+        there = name in self.inner.installed
+        return DriverState(Service(0 if there else None, devices=int(self.sees(name))), exists=there, image=there)
 
     def _settings(self, settings: Mapping[str, Any]) -> None:
         inner = self.inner
