@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import Any
 
 import yaml
 from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.guest_disks import GuestDisks
+from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.runner import Result, Work
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.errors import DiskwrightError
 from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.client import Client
 from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.endpoint import Endpoint
 from lab import Lab
@@ -192,6 +194,32 @@ def converge(
         work.execute()
     result = work.result(executed=not check)
     return Outcome(result.data["guests"], result.changed, result.failure, result.diff, result.warnings)
+
+
+def run_work(
+    to: Lab,
+    make: Callable[[Client, dict[str, Any]], Work],
+    spec: Mapping[str, Mapping[str, Any]],
+    *,
+    check: bool = False,
+    tokenid: str = "root@pam!test",
+    **params: Any,
+) -> Result:
+    """Runs a module's work as the runner does: with the defaults of its arguments, and errors as failures.
+
+    :param make: what makes the work, and `spec` the module's own arguments.
+    """
+    defaults = {name: row.get("default") for name, row in spec.items()}
+    assert set(params) <= {*defaults, "task_timeout"}, params
+    try:
+        with client(to, tokenid) as connection:
+            work = make(connection, {"task_timeout": 60, **defaults, **params})
+            work.prepare()
+            if not check:
+                work.execute()
+            return work.result(executed=not check)
+    except DiskwrightError as error:
+        return Result({}, failure=str(error))
 
 
 def disks(*entries: Mapping[str, Any] | str) -> list[dict[str, Any]]:

@@ -7,6 +7,8 @@ a seed or a test gives it one (`agent_of`). Nothing is executed on this machine:
 `programs`, the newest first; without a match it does not exist in the guest. Tests add their own:
 
     agent_of(guest).programs.insert(0, program(r"lsblk .*", out='{"blockdevices": []}'))
+
+Scripts that the collection writes into the guest and starts there are found by their text (`scripts`, `script`).
 """
 
 from __future__ import annotations
@@ -14,13 +16,14 @@ from __future__ import annotations
 import base64
 import binascii
 import itertools
+import ntpath
 import posixpath
 import re
 import shlex
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from lab import images
 from lab.api import ApiError, Call, Route
@@ -66,6 +69,8 @@ class Result:
     out: str = ""
     err: str = ""
     seconds: float = 0.0
+    files: Mapping[str, bytes] = field(default_factory=dict)
+    """What it writes, and is there when it has ended."""
 
 
 @dataclass
@@ -77,6 +82,12 @@ class Inside:
     stdin: str
     disks: Mapping[str, int]
     """Block devices (sda, vda …) -> bytes."""
+    slots: Mapping[str, str] = field(default_factory=dict)
+    """Block devices -> slots."""
+    guest: Any = None
+    """The guest as the lab has it."""
+    storages: Any = None
+    """The storages of its node."""
 
 
 Respond = Callable[[Inside, "re.Match[str]"], Result]
@@ -93,6 +104,41 @@ class Program:
 def program(pattern: str, respond: Respond | None = None, **result: Any) -> Program:
     """A program with a fixed result (`exit`, `out`, `err`, `seconds`), or with a function."""
     return Program(re.compile(pattern, re.S), respond or (lambda inside, match: Result(**result)))
+
+
+def script(pattern: str, respond: Callable[[Inside, str], str | Result]) -> Program:
+    """Answers the scripts whose text fits. What is returned as text is the script's result, in the file for it."""
+    return Program(re.compile(pattern, re.S), lambda inside, match: _ran(inside, respond(inside, match.string)))
+
+
+def _ran(inside: Inside, answer: str | Result) -> Result:
+    return Result(files={inside.command[-1]: answer.encode()}) if isinstance(answer, str) else answer
+
+
+STARTS_SCRIPT = re.compile(r"(sh|\S*powershell\.exe'? .* -File) '?\S+[/\\]diskwright-\w+\.(sh|ps1)'? \S+")
+
+
+def _join(inside: Inside, match: re.Match[str]) -> Result:
+    """Both ways to make one file of several: `cat` through sh, and `copy /b`."""
+    words = inside.command
+    whole, parts = (words[4], words[5:]) if words[0] == "sh" else (words[-1], words[-2].split("+"))
+    if any(part not in inside.agent.files for part in parts):
+        return Result(1, err="no such file\n")
+    return Result(files={whole: b"".join(inside.agent.files[part] for part in parts)})
+
+
+def _remove(inside: Inside, match: re.Match[str]) -> Result:
+    for name in inside.command:
+        inside.agent.files.pop(name, None)
+    return Result()
+
+
+FILES = [
+    program(r"sh -c 'whole=\S+; shift; cat .*", _join),
+    program(r"cmd\.exe /d /c copy /b /y .*", _join),
+    program(r"(rm -f --|cmd\.exe /d /c del /f /q) .*", _remove),
+]
+"""How the collection joins and removes files."""
 
 
 def _sizes(inside: Inside, match: re.Match[str]) -> Result:
@@ -128,35 +174,81 @@ class Process:
 
     result: Result
     ends: float
+    settled: bool = False
+
+
+class System(Protocol):
+    """An operating system that is played: it comes up or not, and has files beside those that were written."""
+
+    def answers(self, guest: Guest) -> bool:
+        """Whether its agent runs, now that the guest was started with what it has."""
+
+    def file(self, guest: Guest, path: str) -> bytes | None:
+        """A file that it has, on a medium for example."""
+
+    def no_file(self) -> str:
+        """How it says that there is no such file."""
 
 
 @dataclass
 class Agent:
     """The inside of one guest, as far as the agent shows it."""
 
-    programs: list[Program] = field(default_factory=lambda: list(TINY_LINUX))
+    programs: list[Program] = field(default_factory=lambda: [*FILES, *TINY_LINUX])
+    scripts: list[Program] = field(default_factory=list)
+    """Answers to scripts, by their text."""
+    disabled: set[str] = field(default_factory=set)
+    """Commands that the guest's policy forbids: exec, file-open …"""
     files: dict[str, bytes] = field(default_factory=dict)
-    folders: set[str] = field(default_factory=lambda: {"/", "/tmp", "/etc", "/root"})
+    folders: set[str] = field(default_factory=lambda: {"/", "/tmp", "/etc", "/root", "/run"})
     answers: dict[str, Any] = field(default_factory=dict)
     """Answers that differ from ANSWERS."""
+    system: System | None = None
+    """An operating system that is played in full."""
     processes: dict[int, Process] = field(default_factory=dict)
     pids: itertools.count[int] = field(default_factory=lambda: itertools.count(300))
 
     def start(self, inside: Inside, scale: float) -> int | None:
         """Starts a command; None when the guest has no such program."""
-        line = shlex.join(inside.command)
-        for known in self.programs:
-            if match := known.pattern.fullmatch(line):
-                result = known.respond(inside, match)
-                pid = next(self.pids)
-                self.processes[pid] = Process(result, time.monotonic() + result.seconds * scale)
-                return pid
+        result = self._result(inside)
+        if result is None:
+            return None
+        pid = next(self.pids)
+        self.processes[pid] = Process(result, time.monotonic() + result.seconds * scale)
+        self.settle()
+        return pid
+
+    def _result(self, inside: Inside) -> Result | None:
+        line, known = shlex.join(inside.command), self.programs
+        if STARTS_SCRIPT.fullmatch(line):
+            text = self.files.pop(inside.command[-2], None)  # a script removes itself first of all
+            if text is None:
+                return Result(127, err="no such file\n")
+            line, known = text.decode("utf-8-sig"), self.scripts
+        for one in known:
+            if match := (one.pattern.search if known is self.scripts else one.pattern.fullmatch)(line):
+                return one.respond(inside, match)
         return None
+
+    def settle(self) -> None:
+        """What processes that have ended wrote is there."""
+        for process in self.processes.values():
+            if not process.settled and time.monotonic() >= process.ends:
+                process.settled = True
+                self.files.update(process.result.files)
+
+    def has_folder(self, path: str) -> bool:
+        """Whether a file's folder is there. Windows does not mind how it is spelled."""
+        if "\\" in path:
+            return ntpath.dirname(path).lower() in {folder.lower() for folder in self.folders}
+        return posixpath.dirname(path) in self.folders
 
 
 def from_seed(words: Mapping[str, Any] | None) -> Agent:
     """The agent that a seed file describes: `files`, `folders`, `answers`, and `programs` with match and result."""
     words = words or {}
+    if "windows" in words:
+        return windows_agent(words["windows"])
     agent = Agent(answers=dict(words.get("answers", {})),
                   files={path: str(text).encode() for path, text in words.get("files", {}).items()})
     agent.folders |= {posixpath.dirname(path) for path in agent.files} | set(words.get("folders", ()))
@@ -164,6 +256,13 @@ def from_seed(words: Mapping[str, Any] | None) -> Agent:
            for item in words.get("programs", ())]
     agent.programs = own + agent.programs
     return agent
+
+
+def windows_agent(words: Mapping[str, Any] | str) -> Agent:
+    """The agent of a Windows that is played: `windows: "2022"`, or a dictionary with `release` (lab.windows)."""
+    from lab.windows import install
+
+    return install(Agent(), words)
 
 
 def agent_of(guest: Guest) -> Agent:
@@ -205,24 +304,34 @@ def _agent(call: Call) -> Agent:
         raise ApiError(f"VM {guest.vmid} is not running")
     if guest.agent is None and _boots_with_agent(guest, call.storages):
         guest.agent = Agent()
-    if guest.agent is None or guest.vmid in call.cluster.faults.agent_down:
+    down = guest.vmid in call.cluster.faults.agent_down
+    if guest.agent is None or down or (guest.agent.system and not guest.agent.system.answers(guest)):
         raise ApiError("QEMU guest agent is not running")
     agent: Agent = guest.agent
+    agent.settle()
     return agent
 
 
-def _disks(call: Call) -> dict[str, int]:
-    """The block devices that the running guest sees, and their sizes."""
+def _allowed(agent: Agent, command: str) -> None:
+    if command in agent.disabled:
+        raise ApiError(f"Agent error: Command guest-{command} has been disabled: the command is not allowed")
+
+
+def _disks(call: Call) -> tuple[dict[str, int], dict[str, str]]:
+    """The block devices that the running guest sees: their sizes, and their slots."""
     drives = call.guest.running.drives if call.guest.running else {}
     names: dict[str, int] = {}
+    slots: dict[str, str] = {}
     letters = {"sd": iter("abcdefghijklmnopqrstuvwxyz"), "vd": iter("abcdefghijklmnopqrstuvwxyz")}
     for bus in ("scsi", "sata", "ide", "virtio"):
         for slot in sorted((s for s in drives if re.fullmatch(bus + r"\d+", s)), key=lambda s: int(s[len(bus):])):
             drive = parse_drive(slot, drives[slot])
             if drive is not None and not drive.is_cdrom and ":" in drive.file:
                 kind = "vd" if bus == "virtio" else "sd"
-                names[kind + next(letters[kind])] = call.storages.info(drive.file).size
-    return names
+                name = kind + next(letters[kind])
+                names[name] = call.storages.info(drive.file).size
+                slots[name] = slot
+    return names, slots
 
 
 # ---- the calls
@@ -235,14 +344,18 @@ def _simple(call: Call) -> dict[str, Any]:
     known = {**ANSWERS, **agent.answers}
     if name not in known:
         raise ApiError(f"Agent error: Command guest-{name} has been disabled: the command is not allowed")
-    return {"result": known[name]}
+    _allowed(agent, name)
+    answer = known[name]
+    return {"result": answer(call.guest) if callable(answer) else answer}
 
 
 def _exec(call: Call) -> dict[str, int]:
     agent = _agent(call)
     given = call.values["command"]
     command = [str(word) for word in given] if isinstance(given, list) else [str(given)]
-    inside = Inside(agent, command, str(call.values.get("input-data", "")), _disks(call))
+    _allowed(agent, "exec")
+    disks, slots = _disks(call)
+    inside = Inside(agent, command, str(call.values.get("input-data", "")), disks, slots, call.guest, call.storages)
     pid = agent.start(inside, call.cluster.clock.scale)
     if pid is None:
         call.cluster.clock.sleep(NO_ANSWER_SECONDS)
@@ -260,21 +373,26 @@ def _exec_status(call: Call) -> dict[str, Any]:
     del agent.processes[pid]
     status: dict[str, Any] = {"exited": 1, "exitcode": process.result.exit}
     for key, text in (("out", process.result.out), ("err", process.result.err)):
-        if text:
-            status |= {f"{key}-data": text, f"{key}-truncated": 0}
+        if text:  # PVE's JSON has the bytes as characters
+            status |= {f"{key}-data": text.encode().decode("latin-1"), f"{key}-truncated": 0}
     return status
 
 
-def _no_file(path: str, mode: str) -> ApiError:
+def _no_file(agent: Agent, path: str, mode: str) -> ApiError:
+    if agent.system:
+        return ApiError(f"Agent error: failed to open file '{path}': {agent.system.no_file()}")
     return ApiError(f"Agent error: failed to open file '{path}' (mode: '{mode}'): No such file or directory")
 
 
 def _file_read(call: Call) -> dict[str, Any]:
     agent, path, values = _agent(call), str(call.values["file"]), call.values
-    if path not in agent.files:
-        raise _no_file(path, "r")
+    _allowed(agent, "file-open")
+    whole = agent.files.get(path)
+    if whole is None and agent.system:
+        whole = agent.system.file(call.guest, path)
+    if whole is None:
+        raise _no_file(agent, path, "r")
     start, count = int(values.get("offset", 0)), int(values.get("count", 16 << 20))
-    whole = agent.files[path]
     content = whole[start:start + count]
     shown = content.decode("latin-1") if values.get("decode", 1) else base64.b64encode(content).decode()
     return {"content": shown, "bytes-read": len(content), **({"truncated": 1} if start + count < len(whole) else {})}
@@ -282,8 +400,9 @@ def _file_read(call: Call) -> dict[str, Any]:
 
 def _file_write(call: Call) -> None:
     agent, path, content = _agent(call), str(call.values["file"]), str(call.values["content"])
-    if posixpath.dirname(path) not in agent.folders:
-        raise _no_file(path, "wb")
+    _allowed(agent, "file-open")
+    if not agent.has_folder(path):
+        raise _no_file(agent, path, "wb")
     if call.values.get("encode", 1):
         agent.files[path] = content.encode()
         return

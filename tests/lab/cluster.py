@@ -166,7 +166,7 @@ def _live(guest: Guest) -> dict[str, Any]:
         return {}
     pressures = {f"pressure{what}{who}": 0.0 if what == "cpu" else 0
                  for what in ("cpu", "io", "memory") for who in ("some", "full")}
-    return {"pid": 1000 + guest.vmid, **pressures}
+    return {"pid": guest.running.pid, **pressures}
 
 
 def _full(guest: Guest) -> dict[str, Any]:
@@ -182,7 +182,7 @@ def _list(call: Call) -> list[dict[str, Any]]:
 
 def _status(call: Call) -> dict[str, Any]:
     guest = call.guest
-    status = {**_full(guest), "ha": {"managed": 0}}
+    status = {**_full(guest), "ha": {"managed": int(guest.vmid in call.cluster.faults.ha)}}
     if re.search(r"(^|,)(enabled=)?1(,|$)", guest.conf.values.get("agent", "")):
         status["agent"] = 1
     return status

@@ -47,6 +47,8 @@ class Faults:
         """(vmid, slot) that the guest does not let go when it is unplugged."""
         self.deaf: set[int] = set()
         """Guests that do not react to a shutdown request."""
+        self.ha: set[int] = set()
+        """Guests that HA manages: it stops them by force when their time is over."""
         self.agent_down: set[int] = set()
         """Running guests whose agent does not answer."""
         self.expired = False

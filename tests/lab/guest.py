@@ -10,6 +10,7 @@ deletions, snapshots, a digest of the file's text, and the same state after a re
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import re
 import time
@@ -138,6 +139,10 @@ def render(conf: Conf) -> str:
     return text + "".join(f"\n[{name}]\n" + _section(conf.snapshots[name]) for name in sorted(conf.snapshots))
 
 
+_PIDS = itertools.count(2000)
+"""Every start is another process."""
+
+
 @dataclass
 class Running:
     """What a running guest has: since when, the plugged drives as QEMU got them, and what it does with requests."""
@@ -147,6 +152,7 @@ class Running:
     drives: dict[str, str] = field(default_factory=dict)
     values: dict[str, str] = field(default_factory=dict)
     """The configuration that the guest was started with."""
+    pid: int = field(default_factory=_PIDS.__next__)
 
 
 class Guest:

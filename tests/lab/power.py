@@ -89,7 +89,7 @@ def _stop(call: Call) -> str:
     return call.task("qmstop", vmid, work)
 
 
-def _powered_down(call: Call, log: TaskLog) -> bool:
+def _powered_down(call: Call, log: TaskLog, force: bool = False) -> bool:
     """Asks the guest to power off; whether it ran. A deaf guest is killed at the time-out if the caller wants it."""
     guest = call.cluster.on_node(int(call.values["vmid"]), call.node)
     if not guest.running:
@@ -98,7 +98,7 @@ def _powered_down(call: Call, log: TaskLog) -> bool:
         guest.conf.check_lock()
     if guest.vmid in call.cluster.faults.deaf:
         call.cluster.clock.sleep(float(call.values.get("timeout", 60)))
-        if not call.values.get("forceStop"):
+        if not (force or call.values.get("forceStop")):
             raise ApiError("VM quit/powerdown failed - got timeout")
         log("VM still running - terminating now with SIGTERM")
     stopped(call, guest, log)
@@ -112,11 +112,13 @@ def _shutdown(call: Call) -> str:
     if guest is not None and guest.running and guest.running.status == "paused" and not call.values.get("forceStop"):
         raise ApiError("VM is paused - cannot shutdown")
 
+    managed = vmid in call.cluster.faults.ha
+
     def work(log: TaskLog) -> None:
         with call.cluster.lock(vmid):
-            _powered_down(call, log)
+            _powered_down(call, log, force=managed)
 
-    return call.task("qmshutdown", vmid, work)
+    return call.task("hastop" if managed else "qmshutdown", vmid, work)
 
 
 def _needs_running(call: Call) -> Guest:
@@ -131,8 +133,9 @@ def _reboot(call: Call) -> str:
 
     def work(log: TaskLog) -> None:
         with call.cluster.lock(vmid):
-            if _powered_down(call, log):
-                started(call, call.guest, log)
+            was_on = _powered_down(call, log)
+        if was_on:  # qmeventd does it when the process has ended, in a task of its own
+            call.task("qmstart", vmid, lambda log: start(call, vmid, log))
 
     return call.task("qmreboot", vmid, work)
 

@@ -20,9 +20,10 @@ from .._core.journal import Journal, read_journal, write_journal
 from .._core.layout import Layout
 from .._core.plan import Plan
 from .._core.planner import make_plan
+from .._core.power import forced_by_ha
 from .._core.projection import differences, project
 from .._core.slot import find_slot
-from . import tasks
+from . import power, tasks
 from .client import ApiError, path
 from .reads import Surroundings, read_again
 from .tasks import Deadline, TaskFailedError, TaskOutcome, TaskTimeoutError
@@ -36,8 +37,6 @@ _MOST_RETRIES = 3
 _RIGHTS_TO_STOP = ("VM.Config.Disk", "VM.Config.Options", "VM.PowerMgmt")
 #: How often it looks at a guest after a lost answer before it takes what waits there for left behind.
 _LOOKS = 3
-#: How long a guest has to shut down, within the time for the task.
-_SHUTDOWN_SECONDS = 180
 
 
 class ChangedMeanwhileError(DiskwrightError):
@@ -130,7 +129,7 @@ class _Run:
 
     def until_done(self) -> None:
         """Carry out call after call until nothing is left."""
-        self._check_rights()
+        self._check_shutdown()
         while self._plan.calls:
             call = self._plan.calls[0]
             self.current = self._shown[0]  # as they were planned at first, and as check mode tells them
@@ -140,8 +139,11 @@ class _Run:
                 self._look(call)
             self.current = ()
 
-    def _check_rights(self) -> None:
-        """Before a guest is shut down: whether the user may do what comes then. PVE tells only when it is tried."""
+    def _check_shutdown(self) -> None:
+        """Before a guest is shut down: whether it would be without force, and whether the user may do what comes then.
+
+        PVE tells neither before it is tried.
+        """
         if not any(call.kind is CallKind.SHUTDOWN for call in self._plan.calls):
             return
         where = f"/vms/{self._plan.before.vmid}"
@@ -151,6 +153,11 @@ class _Run:
             raise DiskwrightError(
                 f"{self._outcome.label}: the guest would have to be shut down, and the user lacks "
                 f"{', '.join(missing)} on {where}; grant it, or stop the guest first"
+            )
+        if reason := forced_by_ha(power.read_power(self._client, self._plan.before)):
+            raise DiskwrightError(
+                f"{self._outcome.label}: the guest would have to be shut down, and {reason}; stop it first, or take it "
+                "out of HA"
             )
 
     def _send(self, call: Call) -> bool:
@@ -166,24 +173,21 @@ class _Run:
             if isinstance(error, ApiError) and (error.lost or error.no_worker):
                 self._after_silence(error, call, deadline)
                 return False
-            if call.kind is CallKind.START and self._read().running:
-                return True  # a start whose answer was lost came late, or somebody else was quicker
             raise self._cleaned_up(error, call) from error
         self._outcome.warnings.extend(f"{self._outcome.label}: {text}" for text in outcome.warnings)
         return True
 
     def _request(self, call: Call, deadline: Deadline) -> TaskOutcome:
-        method, name = _ROUTES[call.kind]
         guest = self._plan.before
-        parameters: dict[str, object] = dict(call.parameters)
-        if call.kind in (CallKind.SHUTDOWN, CallKind.START):
-            if call.kind is CallKind.SHUTDOWN:
-                parameters["timeout"] = max(1, min(_SHUTDOWN_SECONDS, int(self._limits.task_timeout)))
-        else:
-            parameters["digest"] = guest.digest
+        if call.kind is CallKind.SHUTDOWN:
+            return power.shut_down(self._client, guest, power.SHUTDOWN_SECONDS, deadline)
+        if call.kind is CallKind.START:
+            return power.start(self._client, guest, deadline)
+        method, name = _ROUTES[call.kind]
+        parameters: dict[str, object] = {**dict(call.parameters), "digest": guest.digest}
         if call.kind is CallKind.MOVE:
             parameters["bwlimit"] = self._limits.bwlimit
-        where = path("nodes", guest.node, "qemu", guest.vmid, *name.split("/"))
+        where = path("nodes", guest.node, "qemu", guest.vmid, name)
         return tasks.run(self._client, method, where, parameters, deadline)
 
     def _look(self, call: Call) -> None:
@@ -301,8 +305,7 @@ class _Run:
     def _start_again(self, guest: Guest) -> list[str]:
         """A change failed that the guest was shut down for: it is started as it was, and the next run tries again."""
         if not guest.running:
-            where = path("nodes", guest.node, "qemu", guest.vmid, "status", "start")
-            tasks.run(self._client, "POST", where, None, Deadline(self._limits.task_timeout))
+            power.start(self._client, guest, Deadline(self._limits.task_timeout))
             guest = self._read()
         self._clear_journal(guest)
         return ["the guest was started again"]
@@ -326,8 +329,6 @@ _ROUTES: t.Final = {
     CallKind.DESTROY: ("POST", "config"),
     CallKind.RESIZE: ("PUT", "resize"),
     CallKind.MOVE: ("POST", "move_disk"),
-    CallKind.SHUTDOWN: ("POST", "status/shutdown"),
-    CallKind.START: ("POST", "status/start"),
 }
 
 

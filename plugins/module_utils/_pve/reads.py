@@ -145,6 +145,15 @@ def read_guests(client: Client, entries: Sequence[GuestEntry]) -> list[Guest | A
     ]
 
 
+def find_guest(client: Client, layout: Layout) -> Guest:
+    """The one guest that a declaration means, as it is now.
+
+    :raises DiskwrightError: see :meth:`Cluster.find`.
+    """
+    entry = Cluster(client).find(layout)
+    return read_again(client, guest_of(entry, ()))
+
+
 def read_again(client: Client, guest: Guest) -> Guest:
     """The guest as it is now, its power state included, which the cluster's list may show 10 s late."""
     status = client.get(path("nodes", guest.node, "qemu", guest.vmid, "status", "current"))

@@ -34,6 +34,9 @@ _TAIL_LINES = 10
 # More than any log has: PVE counts lines from the start, and the end is what matters.
 _ALL_LINES = 1_000_000
 
+# How often a call is made again because its answer was lost or PVE could not start a task.
+_MOST_RETRIES = 3
+
 _T = t.TypeVar("_T")
 
 
@@ -234,8 +237,46 @@ def until_unlocked(function: t.Callable[[], _T], deadline: Deadline, sleep: Slee
         sleep(min(_LOCK_PAUSE, deadline.remaining))
 
 
+def insist(
+    request: t.Callable[[], TaskOutcome],
+    reached: t.Callable[[], bool],
+    settle: t.Callable[[], object],
+    deadline: Deadline,
+    sleep: Sleep = time.sleep,
+) -> TaskOutcome:
+    """Make a request until it is known what became of it.
+
+    A request whose answer was lost may be at work, or never have arrived: first let everything end, then look.
+
+    :param request: the call, waited for to its end.
+    :param reached: whether what the request is for has come about, whoever did it.
+    :param settle: waits until nothing is under way any more.
+    :raises ApiError, TaskFailedError: it failed, and what it is for has not come about.
+    """
+    for attempt in range(_MOST_RETRIES + 1):
+        try:
+            return until_unlocked(request, deadline, sleep)
+        except (ApiError, TaskFailedError) as error:
+            settle()
+            if reached():
+                return TaskOutcome(upid="", exit_status="OK")
+            unanswered = isinstance(error, ApiError) and (error.lost or error.no_worker)
+            if not unanswered or attempt == _MOST_RETRIES:
+                raise
+    raise AssertionError("the last attempt ends it")
+
+
 def active(client: Client, node: str, vmid: int) -> list[str]:
     """The UPIDs of the tasks of a guest that run now, as far as the user may see them."""
     tasks = client.get(path("nodes", node, "tasks"), {"vmid": vmid, "source": "active"})
     # PVE keeps tasks that have just ended in the same list.
     return [str(task["upid"]) for task in tasks if not task.get("endtime")]
+
+
+def last_failure(client: Client, node: str, vmid: int) -> str:
+    """What the guest's last task that failed was, with its exit status; empty when there is none or nobody may say."""
+    try:
+        rows = client.get(path("nodes", node, "tasks"), {"vmid": vmid, "errors": 1, "limit": 1})
+    except ApiError:
+        return ""
+    return f"{rows[0]['type']}: {'; '.join(str(rows[0].get('status', '')).split(chr(10)))}" if rows else ""

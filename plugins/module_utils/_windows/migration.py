@@ -1,0 +1,491 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection: not part of its public API, may change in any release.
+"""The migration of a Windows to VirtIO as a state machine: what is so now in, the next step or the end out. Pure.
+
+It remembers nothing but the journal (note.py), which is in the guest's own configuration. Everything else is looked at
+anew before each step. So a run may be killed anywhere, a call may fail or be carried out twice, and somebody else may
+change the guest in between: the next step is always worked out from what there is.
+
+============  =======================================================================================================
+phase         what is done in it, and what has to be so before it is left
+============  =======================================================================================================
+(none)        It is assessed. Left only when nothing speaks against it; then the journal is written first.
+prepare       Windows is guarded, sees the ISO and a small disk in the new slot, and installs the driver for it. It is
+              shut down, everything is put back as it was, and a snapshot is made. Left with the proof that Windows
+              loads the driver while it boots (from Windows, or from the module windows_inject).
+probation     One call brings the disks to their new slots. The guest is started. Left when Windows answers and says
+              that it was started from VirtIO.
+commit        Windows gets its own settings and drive letters back, the snapshot is deleted, the journal removed.
+back          From anywhere before: stopped, one call brings everything to where it was, started, Windows answers,
+              gets its own settings back, the snapshot is deleted. The reason stays in the journal.
+============  =======================================================================================================
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import replace
+
+from .._core.guards import find_leftovers
+from .._core.power import agent_enabled
+from .assessment import Standing, assess, can_equip_running, guard_of, protected
+from .inside import Windows
+from .note import Guard, Journal, Phase
+from .placement import Keys, differing, disks_in, doubles, helper_of, lost, occupied
+from .releases import DRIVER_OF_BUS
+from .situation import Memory, Situation, can_start, missing, online_disks
+from .steps import (
+    Awaited,
+    Configure,
+    Destroy,
+    End,
+    Inside,
+    Note,
+    Power,
+    Purpose,
+    Revert,
+    Snapshot,
+    Stage,
+    State,
+    Step,
+    Wait,
+    sources_of,
+)
+
+#: Starts that BitLocker stays suspended for: with the helper, once more if it wants that, switched, and back.
+_REBOOTS = 4
+_MOST_STAGINGS = 2
+_MOST_STARTS = 2
+_GUARD, _SETTLE, _KEEP, _ENDED = "guard", "settle", "keep", "ended"
+
+
+def next_step(now: Situation) -> Step | End:
+    """What is to be done next, or how it ends."""
+    journal = now.journal
+    if journal is None or journal.phase is Phase.ROLLED_BACK:
+        return _ended(journal) if _ENDED in now.memory.done else _begin(now)
+    if now.guest.lock:
+        return _unlocked(now)
+    turned = _turned_back(now, journal)
+    if turned is not None:
+        return turned
+    return _PHASES[journal.phase](now, journal)
+
+
+# ---- the beginning
+
+
+def _begin(now: Situation) -> Step | End:
+    found = assess(now)
+    if now.wishes.verdict != "agent" and found.standing is not Standing.ON_VIRTIO and now.journal is None:
+        return End(State.REFUSED, f"verdict={now.wishes.verdict}: no migration of it is under way; remove verdict")
+    if found.refusals:
+        return End(State.REFUSED, "\n".join(str(refusal) for refusal in found.refusals))
+    if found.journal is not None:
+        return Note(found.journal)
+    if now.journal is None:
+        return End(State.ON_VIRTIO)
+    if found.standing is Standing.ROLLED_BACK:
+        return End(State.ROLLED_BACK, f"it was rolled back: {now.journal.reason}; write retry: true to try again")
+    return Note(None)  # somebody has brought it to VirtIO since
+
+
+def _ended(journal: Journal | None) -> End:
+    """How it has ended in this run. What comes after it is another run's affair."""
+    if journal is None:
+        return End(State.COMMITTED)
+    return End(State.ROLLED_BACK, f"{journal.reason}; everything is as it was")
+
+
+def _unlocked(now: Situation) -> Step | End:
+    if Awaited.UNLOCKED.value in now.memory.late:
+        return End(State.STUCK, f"it is locked ({now.guest.lock}); run again when the job that locked it has ended")
+    return Wait(Awaited.UNLOCKED)
+
+
+# ---- turning back
+
+
+def _turned_back(now: Situation, journal: Journal) -> Step | End | None:
+    """Whether to turn back: because a step failed, or because the user says so."""
+    trouble = now.memory.trouble
+    if journal.phase in (Phase.COMMIT, Phase.BACK):
+        return End(State.STUCK, f"{_where(journal)}: {trouble}; run again") if trouble else None
+    if now.wishes.verdict == "roll_back":
+        return _back(now, trouble or "the user said so (verdict: roll_back)")
+    return _back(now, trouble) if trouble else None
+
+
+def _where(journal: Journal) -> str:
+    if journal.phase is Phase.COMMIT:
+        return "it runs on VirtIO, and tidying up failed"
+    return f"going back ({journal.reason}) failed"
+
+
+def _back(now: Situation, reason: str) -> Note:
+    return Note(now.noting(phase=Phase.BACK, reason=reason))
+
+
+# ---- prepare
+
+
+def _prepare(now: Situation, journal: Journal) -> Step | End:
+    if not journal.proof and journal.online:
+        return _stage(now, journal)
+    if now.guest.running:
+        return _shut_down_guarded(now, journal)
+    step = _as_before(now, journal)
+    if step is not None:
+        return step
+    if journal.snapshot and journal.snapshot not in now.snapshots:
+        return Snapshot(journal.snapshot)
+    if journal.proof:
+        return Note(now.noting(phase=Phase.PROBATION, switched=True))
+    if journal.driver in now.wishes.injected:
+        return Note(now.noting(proof=f"{journal.driver} was put into the stopped guest's disk"))
+    if now.wishes.switch_without_proof:
+        return Note(now.noting(proof="nothing but switch_without_proof"))
+    return End(State.NEEDS_INJECTION, f"the stopped guest's disk needs {journal.driver} (module windows_inject)")
+
+
+def _stage(now: Situation, journal: Journal) -> Step | End:
+    """Windows installs its drivers."""
+    windows = now.windows
+    if not now.guest.running:
+        return _equip_stopped(now, journal)
+    if windows is None:
+        return _await_agent(now, "before its disks were touched, its agent did not answer in time")
+    if guarding := _guarding(now, journal, windows):
+        return guarding
+    if can_start(windows, journal.driver):
+        return Note(now.noting(proof=f"{windows.product} starts {journal.driver} while it boots"))
+    return _equip_running(now, journal) or _install(now, journal, windows)
+
+
+def _equip_stopped(now: Situation, journal: Journal) -> Step | End:
+    step = _clean(now) or _noted_helper(now, journal)
+    if step is not None:
+        return step
+    if taken := occupied(now.guest.configured, journal.equipment, _ours(journal)):
+        return _back(now, f"{', '.join(taken)} was taken by somebody else")
+    if differing(now.guest.configured, journal.equipment):
+        return Configure(Purpose.EQUIP, _changes(now, journal.equipment))
+    return _start(now)
+
+
+def _equip_running(now: Situation, journal: Journal) -> Step | None:
+    if differing(now.guest.live, journal.equipment):
+        if can_equip_running(now.guest, journal.equipment):
+            return Configure(Purpose.EQUIP, _changes(now, journal.equipment))
+        return _shut_down(now)
+    return _noted_helper(now, journal)
+
+
+def _install(now: Situation, journal: Journal, windows: Windows) -> Step:
+    """Once, and when Windows wants to be restarted for it, once more after that."""
+    memory, driver = now.memory, journal.driver
+    if memory.stagings and not memory.starts:
+        return _shut_down(now)
+    if memory.stagings < _MOST_STAGINGS:
+        return Stage((driver, *(name for name in DRIVER_OF_BUS.values() if name != driver)))
+    return _back(now, f"{driver} was installed, and Windows would not start from it: {missing(windows, driver)}")
+
+
+def _guarding(now: Situation, journal: Journal, windows: Windows) -> Step | None:
+    """What Windows needs for its disks to change their bus, as far as it is not so. What it had is noted first."""
+    if journal.guard is None:
+        return Note(now.noting(guard=guard_of(windows), answered=True))
+    settings: dict[str, t.Any] = {}
+    if volumes := protected(windows):
+        settings |= {"bitlocker": "suspended", "bitlocker_volumes": list(volumes), "bitlocker_reboots": _REBOOTS}
+    if windows.fast_startup:
+        settings["fast_startup"] = False
+    if windows.san_policy not in (None, "online_all") and _may_come_online(journal):
+        settings["san_policy"] = "online_all"
+    return Inside(_GUARD, settings) if settings and _GUARD not in now.memory.done else None
+
+
+def _may_come_online(journal: Journal) -> bool:
+    """Whether other disks move with the boot disk. Not those that guests share: Windows must not bring them up."""
+    moving = disks_in(journal.after).values()
+    return len(moving) > 1 and not any(drive.get("shared") == "1" for drive in moving)
+
+
+def _shut_down_guarded(now: Situation, journal: Journal) -> Step | End:
+    if now.windows is not None:
+        if guarding := _guarding(now, journal, now.windows):
+            return guarding
+    elif journal.answered and Awaited.AGENT.value not in now.memory.late:
+        return Wait(Awaited.AGENT)
+    return _shut_down(now)
+
+
+def _shut_down(now: Situation) -> Step:
+    """Off. By force only where the user allows it, or where its disks are not where it knows them and nobody answers:
+    a Windows that does not start doesn't shut down either."""
+    journal = now.journal
+    moved = journal is not None and bool(set(disks_in(journal.before)) & set(differing(now.guest.live, journal.before)))
+    return Power(on=False, hard=now.wishes.force_stop or (moved and now.windows is None))
+
+
+def _ours(journal: Journal) -> frozenset[str]:
+    """The volumes that this migration moves about."""
+    moved = (*disks_in(journal.before).values(), *disks_in(journal.after).values())
+    return frozenset({drive.volume for drive in moved} | ({journal.helper} if journal.helper else set()))
+
+
+def _changes(now: Situation, keys: Keys) -> dict[str, str | None]:
+    return {key: keys[key] for key in differing(now.guest.configured, keys)}
+
+
+def _await_agent(now: Situation, late: str) -> Step | End:
+    return _back(now, late) if Awaited.AGENT.value in now.memory.late else Wait(Awaited.AGENT)
+
+
+# ---- what a stopped guest needs before anything is done to it
+
+
+def _clean(now: Situation) -> Step | None:
+    """Nothing waits: the next call would apply it."""
+    keys = find_leftovers(now.guest)
+    if not keys:
+        return None
+    journal = now.journal
+    helper = helper_of(now.guest)
+    if journal is not None and helper is not None and not journal.helper and ":" in helper.volume:
+        return _noted(now, helper.volume)
+    return Revert(keys)
+
+
+def _noted_helper(now: Situation, journal: Journal) -> Step | None:
+    """The volume of our temporary disk is known before anything can separate it from its mark."""
+    helper = helper_of(now.guest)
+    return _noted(now, helper.volume) if helper is not None and helper.volume != journal.helper else None
+
+
+def _noted(now: Situation, volume: str) -> Note:
+    return Note(now.noting(helper=volume))
+
+
+def _as_before(now: Situation, journal: Journal) -> Step | None:
+    """A stopped guest is as it was at the beginning, or this is what is left to do for that."""
+    guest = now.guest
+    step = _clean(now) or _noted_helper(now, journal)
+    if step is not None:
+        return step
+    wrong = differing(guest.configured, journal.before, _ours(journal))
+    if wrong:
+        return Configure(Purpose.RESTORE, {key: journal.before[key] for key in wrong})
+    return _without_helper(now, journal)
+
+
+def _without_helper(now: Situation, journal: Journal) -> Step | None:
+    gone = not journal.helper or now.guest.configured.unused_slot_of(journal.helper) is None
+    return None if gone else Destroy(journal.helper)
+
+
+# ---- probation
+
+
+def _probation(now: Situation, journal: Journal) -> Step | End:
+    guest = now.guest
+    if missing := lost(guest, journal.before):
+        return _missing(missing)
+    if differing(guest.live if guest.running else guest.configured, journal.after, _ours(journal)):
+        return _switch(now, journal)
+    if not guest.running:
+        if now.memory.starts >= _MOST_STARTS:
+            return _back(now, f"Windows went off by itself, {now.memory.starts} times")
+        return _clean(now) or _start(now, "Windows has to answer from VirtIO, or everything goes back")
+    return _judge(now, journal)
+
+
+def _missing(volumes: tuple[str, ...]) -> End:
+    names = ", ".join(volumes)
+    return End(
+        State.STUCK,
+        f"{names} is neither in a slot nor among the unused volumes any more: somebody has moved or removed it; put it"
+        " back into a slot, or remove the comment of the migration from the guest's notes",
+    )
+
+
+def _switch(now: Situation, journal: Journal) -> Step | End:
+    guest = now.guest
+    if guest.running:  # on the old bus, because somebody has started it
+        return _shut_down_guarded(now, journal)
+    step = _clean(now)
+    if step is not None:
+        return step
+    if taken := occupied(guest.configured, journal.after, _ours(journal)):
+        return _back(now, f"{', '.join(taken)} was taken by somebody else")
+    keys = {key: journal.after[key] for key in differing(guest.configured, journal.after, _ours(journal))}
+    return Configure(Purpose.SWITCH, keys, sources_of(journal.before, keys))
+
+
+def _judge(now: Situation, journal: Journal) -> Step | End:
+    windows, wishes = now.windows, now.wishes
+    if wishes.verdict == "commit":
+        return Note(now.noting(phase=Phase.COMMIT))
+    if windows is not None:
+        held = windows.boot_disk.service if windows.boot_disk else None
+        if (held or "").lower() == journal.driver:
+            return Note(now.noting(phase=Phase.COMMIT, answered=True))
+        held = held or "an unknown driver"
+        return _back(now, f"Windows came up, and its system disk hangs on {held} instead of {journal.driver}")
+    if journal.answered:
+        return _await_agent(now, "Windows did not answer in time after the switch")
+    if not agent_enabled(now.guest) or Awaited.AGENT.value in now.memory.late:
+        return End(
+            State.NEEDS_VERDICT,
+            "it was started from VirtIO and has no agent to say how it is: look at its console, then run again with"
+            " verdict: commit or verdict: roll_back",
+        )
+    return Wait(Awaited.AGENT)
+
+
+def _start(now: Situation, why: str = "") -> Step | End:
+    """A guest is started only when no volume of it is in two slots: both would write to it."""
+    twice = doubles(now.guest.configured)
+    if twice:
+        return End(State.STUCK, f"{', '.join(twice)} is in two slots; detach it from one of them, then run again")
+    return Power(on=True, why=why)
+
+
+# ---- commit
+
+
+def _commit(now: Situation, journal: Journal) -> Step | End:
+    guest = now.guest
+    if not journal.settled:
+        step = _settle(now, journal)
+        if step is not None:
+            return step
+    if not journal.ran and guest.running:
+        return _shut_down(now)
+    if journal.snapshot in now.snapshots and not now.wishes.keep_snapshot:
+        return Snapshot(journal.snapshot, gone=True)
+    return Note(None)
+
+
+def _settle(now: Situation, journal: Journal) -> Step | End | None:
+    """Windows gets its own settings back. ``None`` when it never had others."""
+    guard, windows = journal.guard, now.windows
+    if guard is None or _SETTLE in now.memory.done:
+        return Note(now.noting(settled=True))
+    if not now.guest.running:
+        return _clean(now) or _start(now)
+    if windows is None:
+        if Awaited.AGENT.value in now.memory.late:
+            return End(State.STUCK, _silent(journal))
+        return Wait(Awaited.AGENT)
+    settings = _settings(guard, windows)
+    return Inside(_SETTLE, settings) if settings else Note(now.noting(settled=True))
+
+
+def _silent(journal: Journal) -> str:
+    if journal.phase is Phase.COMMIT:
+        return "it runs on VirtIO, and its agent does not answer, so its settings are not restored; run again"
+    kept = f"; the snapshot {journal.snapshot} is kept" if journal.snapshot else ""
+    return (
+        f"it is back on its old bus ({journal.reason}), and Windows does not answer{kept}; look at its console, see the"
+        " guide 'How to get back by hand', and run again"
+    )
+
+
+def _settings(guard: Guard, windows: Windows) -> dict[str, t.Any]:
+    """What of its own Windows does not have now."""
+    settings: dict[str, t.Any] = {}
+    states = windows.bitlocker or {}
+    suspended = [volume for volume in guard.bitlocker if states.get(volume) == "suspended"]
+    if suspended:
+        settings |= {"bitlocker": "resumed", "bitlocker_volumes": suspended}
+    if guard.fast_startup is not None and windows.fast_startup != guard.fast_startup:
+        settings["fast_startup"] = guard.fast_startup
+    if guard.san_policy is not None and windows.san_policy != guard.san_policy:
+        settings["san_policy"] = guard.san_policy
+    if offline := [disk for disk in online_disks(windows, online=False) if disk in guard.online]:
+        settings["online"] = offline
+    if any(windows.letters.get(letter) != volume for letter, volume in guard.letters.items()):
+        settings["letters"] = dict(guard.letters)
+    return settings
+
+
+# ---- back
+
+
+def _go_back(now: Situation, journal: Journal) -> Step | End:
+    guest = now.guest
+    if missing := lost(guest, journal.before):
+        return _missing(missing)
+    if guest.running:
+        if differing(guest.live, journal.before, _ours(journal)):
+            return _stop_to_go_back(now, journal)
+        waiting = tuple(sorted(guest.changed_keys & set(journal.before)))
+        step = _noted_helper(now, journal) or (Revert(waiting) if waiting else _without_helper(now, journal))
+        if step is not None:
+            return step
+    else:
+        if taken := occupied(guest.configured, journal.before, _ours(journal)):
+            return End(State.STUCK, f"{', '.join(taken)} was taken by somebody else; empty it, and run again")
+        step = _as_before(now, journal)
+        if step is not None:
+            return step
+    return _restored(now, journal)
+
+
+def _stop_to_go_back(now: Situation, journal: Journal) -> Step:
+    switched = not differing(now.guest.live, journal.after)
+    needed = journal.guard.controllers if journal.guard else ()
+    if now.windows is not None and switched and needed and _KEEP not in now.memory.done:
+        # Windows may have switched off the controllers that it was started without.
+        return Inside(_KEEP, {"boot_start": list(needed)})
+    return _shut_down(now)
+
+
+def _restored(now: Situation, journal: Journal) -> Step | End:
+    guest = now.guest
+    if not journal.settled:
+        if journal.ran and not guest.running:
+            return _start(now)
+        step = _settle(now, journal)
+        if step is not None:
+            return step
+    if journal.ran != guest.running:
+        return _start(now) if journal.ran else _shut_down(now)
+    kept = journal.snapshot in now.snapshots and journal.switched and journal.guard is None
+    if journal.snapshot in now.snapshots and not kept:
+        return Snapshot(journal.snapshot, gone=True)
+    note = f" (the snapshot {journal.snapshot} is kept, as nobody could ask Windows)" if kept else ""
+    return Note(now.noting(phase=Phase.ROLLED_BACK, reason=f"{journal.reason}{note}"))
+
+
+def remember(memory: Memory, step: Step, before: Journal | None) -> Memory:
+    """What a run knows after a step that was carried out.
+
+    :param before: the journal before the step. A new phase begins with a new memory.
+    """
+    if isinstance(step, Wait):
+        return memory
+    if isinstance(step, Note) and before is not None and before.phase is not Phase.ROLLED_BACK:
+        if step.journal is None or step.journal.phase is Phase.ROLLED_BACK:
+            return Memory(done=frozenset({_ENDED}))
+        if step.journal.phase is not before.phase:
+            return Memory()
+    known = replace(memory, late=frozenset(), trouble="")
+    if isinstance(step, Inside):
+        return replace(known, done=known.done | {step.name})
+    if isinstance(step, Stage):
+        return replace(known, stagings=known.stagings + 1, starts=0)
+    if isinstance(step, Power) and step.on:
+        return replace(known, starts=known.starts + 1)
+    return known
+
+
+_PHASES: t.Final = {
+    Phase.PREPARE: _prepare,
+    Phase.PROBATION: _probation,
+    Phase.COMMIT: _commit,
+    Phase.BACK: _go_back,
+}
