@@ -189,9 +189,8 @@ notes:
   - The progress is shown by the action plugin, which starts the module in the background as C(async) does and asks how
     far it is. On a terminal the lines are renewed in place. Elsewhere, and if the play has several hosts, there is a
     line at each tenth and at the end.
-  - If the play is interrupted, the module on the node is stopped, too, where it can still be reached. Where it can't,
-    it goes on to its end. Either way the same task finishes what is left, and waits O(lock_timeout) for what still
-    runs.
+  - If the play is interrupted, the module on the node notices within two minutes that nobody asks any more, and ends.
+    The same task goes on where it was. It waits O(lock_timeout) for a run that has not ended yet.
   - With C(async), C(environment) and C(become) it behaves like any other module. With C(async) there is no progress.
   - Raw bytes are copied by the kernel where they can be, qcow2 images are made by the node's own C(qemu-img), which
     also reads qcow2, VHD, VHDX and VDI. It never opens a VMDK or raw image.
@@ -287,7 +286,7 @@ images:
       type: int
       returned: always
       sample: 34359738368
-    size:
+    target_size:
       description: Bytes of the target's disk.
       type: int
       returned: always
