@@ -1,6 +1,6 @@
 # SPDX-FileCopyrightText: The diskwright.proxmox authors
 # SPDX-License-Identifier: GPL-3.0-or-later
-"""Images that must not be used: broken on the way, made by mistake, or to mislead. Each with the code of its refusal."""
+"""Images that must not be used: broken on the way, made by mistake, or to mislead; each with its refusal's code."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def _decoy(folder: Path) -> Path:
 def _empty_shell(folder: Path) -> Path:
     """A header of capacity 0: QEMU then follows the descriptor inside it."""
     text = descriptor("monolithicFlat", [f'RW {len(SECRET) // SECTOR} FLAT "../secret" 0'])
-    data = vmdk.header(0, directory=21) + text.encode().ljust(20 * SECTOR, b"\0") + bytes(128 * SECTOR)
+    data = vmdk.header(directory=21) + text.encode().ljust(20 * SECTOR, b"\0") + bytes(128 * SECTOR)
     return write(folder, "disk.vmdk", data)
 
 
@@ -378,7 +378,7 @@ _CONTROLLER_TWICE = archive._CONTROLLERS + "<Item><rasd:InstanceID>3</rasd:Insta
 def _descriptors() -> Iterator[Bad]:
     """Texts that are not what VMware writes."""
     yield Bad(
-        "descriptor-no-first-line", "descriptor-bad", _flat(lambda text: text.replace("# Disk Descr", "# Disc Descr"))
+        "descriptor-no-first-line", "format-unknown", _flat(lambda text: text.replace("# Disk Descr", "# Disc Descr"))
     )
     yield Bad("descriptor-garbage", "descriptor-bad", _flat(lambda text: text + "what is this\n"), "not understood")
     yield Bad("descriptor-unknown-key", "descriptor-bad", _flat(lambda text: text + "flavour=sweet\n"), "flavour")
@@ -419,7 +419,7 @@ def _descriptors() -> Iterator[Bad]:
         ("no-name", f"RW {SIZE // SECTOR} FLAT", "extent-unknown"),
         ("more-behind", f"{_L} 1f-uuid /dev/sda", "extent-unknown"),
         ("negative", _L.replace("RW ", "RW -"), "descriptor-bad"),
-        ("hexadecimal", _L.replace("RW ", "RW 0x"), "extent-unknown"),
+        ("hexadecimal", _L.replace("RW ", "RW 0x"), "descriptor-bad"),
         ("no-sectors", _L.replace(str(SIZE // SECTOR), "0"), "descriptor-bad"),
         ("huge", _L.replace(str(SIZE // SECTOR), str(2**62)), "descriptor-bad"),
         ("too-large", _L.replace(str(SIZE // SECTOR), str(2**38)), "disk-too-large"),
@@ -558,7 +558,7 @@ def _hosted() -> Iterator[Bad]:
     yield Bad("hosted-no-descriptor", "extent-alone", _sparse(descriptor=0, descriptor_size=0))
     yield Bad("hosted-descriptor-size", "header-bad", _sparse(descriptor_size=2**40))
     yield Bad("hosted-descriptor-large", "header-bad", _sparse(descriptor_size=1000))
-    yield Bad("hosted-descriptor-overlap", "table-overlap", _sparse(descriptor_size=22))
+    yield Bad("hosted-descriptor-overlap", "table-overlap", _edited(_sparse(), (48, struct.pack("<Q", 20))))
     for grain in (0, 1, 3, 127, 2**21, 2**63):
         yield Bad(f"hosted-grain-{grain}", "header-bad", _edited(_sparse(), (20, struct.pack("<Q", grain))))
     for count in (0, 1, 511, 2**32 - 1):
@@ -615,11 +615,11 @@ def _streams() -> Iterator[Bad]:
     yield Bad("stream-footer-magic", "header-bad", _footer_edit(0, b"X"))
     yield Bad("stream-footer-nowhere", "footer-differs", _footer_edit(56, b"\xff" * 8))
     yield Bad("stream-footer-directory", "table-outside", _footer_edit(56, struct.pack("<Q", 2**40)))
-    yield Bad("stream-footer-other-directory", "marker-unknown", _footer_edit(56, struct.pack("<Q", 130)))
+    yield Bad("stream-footer-other-directory", "table-outside", _footer_edit(56, struct.pack("<Q", 130)))
     yield Bad("stream-end-marker", "stream-truncated", _edited(_stream(), (-512, b"\1")))
     yield Bad("stream-marker-type", "marker-unknown", _marker_type)
-    yield Bad("stream-directory-elsewhere", "markers-differ", _directory_entry(128))
-    yield Bad("stream-directory-empty", "markers-differ", _directory_entry(0))
+    yield Bad("stream-directory-elsewhere", "grain-misplaced", _directory_entry(128))
+    yield Bad("stream-directory-empty", "grain-misplaced", _directory_entry(0))
     yield Bad("stream-marker-sector", "grain-misplaced", _edited(_stream(), (128 * SECTOR, b"\x80")))
     yield Bad("stream-marker-askew", "grain-misplaced", _edited(_stream(), (128 * SECTOR, b"\1")))
     yield Bad("stream-marker-behind-end", "grain-misplaced", _edited(_stream(), (128 * SECTOR + 5, b"\1")))
@@ -655,7 +655,7 @@ def _directory_entry(value: int) -> Callable[[Path], Path]:
 def _esx() -> Iterator[Bad]:
     """The snapshots of ESX and ESXi."""
     yield Bad("cowd-truncated", "file-truncated", _cowd(lambda data: data[:-1]))
-    yield Bad("cowd-free-small", "grain-outside", _cowd(free=60))
+    yield Bad("cowd-free-small", "table-outside", _cowd(free=60))
     yield Bad("cowd-free-none", "file-truncated", _cowd(free=0))
     yield Bad("cowd-magic", "version-unknown", _cowd(magic=b"XOWD"))
     yield Bad("cowd-version", "version-unknown", _cowd(version=2))
@@ -773,7 +773,7 @@ def _vhd_short(path: Path) -> Path:
 
 
 def _vhdx_parent(path: Path) -> Path:
-    """The flag that says so, in the parameters of the file: they stand in the metadata, whose list names their place."""
+    """The flag that says so, in the file's parameters: they stand in the metadata, whose list names their place."""
     data = bytearray(path.read_bytes())
     item = data.index(bytes.fromhex("3767a1ca36fa434db3b633f0aa44e76b"))
     table = data.rindex(b"metadata", 0, item)
@@ -806,7 +806,7 @@ def _archives() -> Iterator[Bad]:
     yield Bad(
         "ova-pax-path",
         "member-special",
-        _members(("x", b"18 path=/etc/passwd\n"[:0] + b"20 path=/etc/passwd\n", b"x", "")),
+        _members(("x", b"20 path=/etc/passwd\n", b"x", "")),
     )
     yield Bad("ova-pax-broken", "archive-damaged", _members(("x", b"99 path=x\n", b"x", "")))
     yield Bad("ova-hidden", "archive-hidden", _members(end=bytes(1024) + archive.tar([("y", b"y")])))
@@ -816,7 +816,11 @@ def _archives() -> Iterator[Bad]:
     yield Bad("ova-checksum", "archive-damaged", _edited(_ova(), (148, b"000000")))
     yield Bad("ova-no-tar", "format-unknown", _raw(content(), "db1.ova"))
     yield Bad("ova-gzip", "format-disguised", _raw(b"\x1f\x8b" + bytes(510), "db1.ova"), "gzip")
-    yield Bad("ova-negative-size", "archive-truncated", _edited(_ova(), (124, b"\x80" + b"\xff" * 11)))
+    yield Bad(
+        "ova-negative-size",
+        "archive-truncated",
+        lambda f: write(f, "db1.ova", archive.tar_header("db1.ovf", 2**88 - 1) + bytes(9216)),
+    )
     yield Bad("ova-doctype", "ovf-doctype", _ova(archive.ovf([archive.Disk(disk_name, SIZE)], before=_XXE)))
     yield Bad("ova-bomb", "ovf-doctype", _ova(archive.ovf([archive.Disk(disk_name, SIZE)], before=_BOMB)))
     yield Bad("ova-no-xml", "ovf-bad", _ova("<Envelope"), "no XML")

@@ -48,13 +48,13 @@ def padded(data: bytes, size: int = SECTOR) -> bytes:
     return data + bytes(-len(data) % size)
 
 
-def header(capacity: int, **fields: Any) -> bytes:
+def header(**fields: Any) -> bytes:
     """The header of a hosted extent, sizes in sectors."""
     values = {
         "magic": b"KDMV",
         "version": 1,
         "flags": 3,
-        "capacity": capacity,
+        "capacity": 0,
         "grain": 128,
         "descriptor": 1,
         "descriptor_size": 20,
@@ -98,7 +98,7 @@ def hosted(
         "directory": directories[-1][0],
         "overhead": overhead,
     } | fields
-    head[:SECTOR] = header(capacity, **values)
+    head[:SECTOR] = header(**{"capacity": capacity} | values)
     head[SECTOR : SECTOR + len(text.encode())] = text.encode()
     return bytes(head + body)
 
@@ -142,7 +142,7 @@ def stream(
         body += marker(sectors(len(listed)), 2)
         place = here()
         body += listed + marker(1, 3)
-        body += header(capacity, **{"directory": place} | values) + bytes(SECTOR)
+        body += header(**{"capacity": capacity, "directory": place} | values) + bytes(SECTOR)
         values["directory"] = 0xFFFFFFFFFFFFFFFF
     else:
         values = {"directory": 21} | values
@@ -152,7 +152,7 @@ def stream(
         numbers = struct.pack(f"<{count}I", *(first + 4 * number for number in range(count)))
         head[21 * SECTOR : 21 * SECTOR + len(numbers)] = numbers
         head[first * SECTOR : first * SECTOR + 4 * len(entries)] = struct.pack(f"<{len(entries)}I", *entries)
-    head[:SECTOR] = header(capacity, **values)
+    head[:SECTOR] = header(**{"capacity": capacity} | values)
     head[SECTOR : SECTOR + len(text.encode())] = text.encode()
     return bytes(head + body)
 

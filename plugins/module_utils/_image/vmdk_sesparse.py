@@ -72,7 +72,9 @@ class SeSparse(Grains):
 
     @staticmethod
     def _check_header(file: ImageFile, fields: tuple[t.Any, ...]) -> None:
-        _magic, version, capacity, grain, table, flags = fields[:6]
+        magic, version, capacity, grain, table, flags = fields[:6]
+        if struct.pack("<Q", magic) != MAGIC:
+            raise damaged("header-bad", file.name, "has no header of a seSparse file")
         if version != _VERSION:
             raise ImageRefusedError(
                 "version-unknown", file.name, f"has version {version:#x}", f"known is {_VERSION:#x}"
