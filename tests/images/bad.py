@@ -213,7 +213,7 @@ def _cycle(folder: Path) -> Path:
 
 
 def _long_chain(folder: Path) -> Path:
-    for number in range(300):
+    for number in range(257):
         write(folder, f"{number}-d.vmdk", vmdk.cowd(SECTOR, {}))
         line = f'RW 1 VMFSSPARSE "{number}-d.vmdk"'
         write(
@@ -717,16 +717,8 @@ def _others() -> Iterator[Bad]:
     yield Bad("member-of-none", "member-unknown", _raw(content()), "no archive", member="x.vmdk")
     yield Bad("qcow2-backing", "backing-file", _qemu("x.qcow2", "create -q -f qcow2 -u -b ../secret -F raw x.qcow2 1M"))
     yield Bad("qcow2-data-file", "data-file", _qemu("x.qcow2", "create -q -f qcow2 -o data_file=x.data x.qcow2 1M"))
-    yield Bad(
-        "qcow2-encrypted",
-        "encrypted",
-        _qemu(
-            "x.qcow2",
-            "create -q -f qcow2 --object secret,id=s,data=abc -o encrypt.format=luks,encrypt.key-secret=s,"
-            "encrypt.iter-time=10 x.qcow2 1M",
-        ),
-    )
     convert = "convert -f raw -O qcow2 made-from x.qcow2"
+    yield Bad("qcow2-encrypted", "encrypted", _edited(_qemu("x.qcow2", convert), (35, b"\2")))
     yield Bad("qcow2-truncated", "grain-outside", _cut(_qemu("x.qcow2", convert), -(2**17)))
     yield Bad("qcow2-tables-cut", "file-truncated", _cut(_qemu("x.qcow2", convert), 2**17))
     yield Bad("qcow2-dirty", "unclean", _edited(_qemu("x.qcow2", convert), (79, b"\1")))
