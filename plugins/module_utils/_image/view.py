@@ -130,10 +130,14 @@ class _VmdkView:
             file = _whole_file(self._source, self._index[member.name])
         else:
             lines = self._flat(number) if word == "FLAT" else self._sparse(member, word)
-            file = self._descriptor(_CREATE_TYPE.get(word, f"twoGbMaxExtent{word.title()}"), lines, parent)
+            fd = self._descriptor(_CREATE_TYPE.get(word, f"twoGbMaxExtent{word.title()}"), lines, parent)
+            if member.subformat == "streamOptimized":
+                # QEMU looks for the footer of the extent where one of the descriptor would be (vmdk_open_vmdk4).
+                os.ftruncate(fd, self._source.files[self._index[member.name]].size)
+            file = file_node(fd)
         return {"driver": "vmdk", "read-only": True, "file": file, "backing": parent}
 
-    def _descriptor(self, create_type: str, lines: list[str], parent: Node | None) -> Node:
+    def _descriptor(self, create_type: str, lines: list[str], parent: Node | None) -> int:
         text = [
             "# Disk DescriptorFile",
             "version=1",
@@ -145,7 +149,7 @@ class _VmdkView:
         ]
         fd = self._memory()
         os.write(fd, "\n".join(text).encode())
-        return file_node(fd)
+        return fd
 
     def _memory(self) -> int:
         fd = os.memfd_create("diskwright-view")
