@@ -11,6 +11,9 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.diskwright.proxmox.plugins.filter.imports import FilterModule
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.definition import OSTYPES, read_definition
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.layout import read_layout
+from ansible_collections.diskwright.proxmox.plugins.module_utils._image.orders import Order
+from ansible_collections.diskwright.proxmox.plugins.module_utils._policy.import_guest import label_of
+from ansible_collections.diskwright.proxmox.plugins.module_utils._policy.import_sources import Image
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -267,6 +270,13 @@ def test_disks_are_added_to_a_guest_that_is_named_by_number() -> None:
     there = guest(120, "db", {"scsi0": "local:120/vm-120-disk-0.raw,size=1G", "scsihw": "virtio-scsi-pci"})
     web = one({"vmid": 120, "ostype": "l26", "virtio_drivers": "all"}, {"images": [image()]}, there)
     assert (slots(web), web["boot"], web["scsihw"], web["firmware"]) == ({"web1.vmdk": "scsi1"}, None, None, [])
+
+
+
+
+@given(st.text(max_size=60))
+def test_labels_are_those_of_conversions(name: str) -> None:
+    assert label_of(Image("/in/x.ova", member=name)) == Order("/in/x.ova", member=name).label or not name
 
 
 # ---- what is against it
@@ -548,7 +558,7 @@ def test_nothing_is_attached_of_a_guest_that_lacks_an_image() -> None:
         "failed": True,
         "images": [
             {"path": "/in/a/a.vmdk", "member": "", "volume": "local-lvm:vm-100-a-01234567"},
-            {"path": "/in/b/b.vmdk", "member": "", "failed": True, "msg": "no space"},
+            {"path": "/in/b/b.vmdk", "member": "", "volume": "", "error": "no space"},
         ],
     }
     now = state(two(), created=CREATED, converted=converted)
@@ -556,7 +566,7 @@ def test_nothing_is_attached_of_a_guest_that_lacks_an_image() -> None:
     attached = {"guests": [{"vmid": 100, "failed": False, "errors": []}]}
     end = state(two(), created=CREATED, converted=converted, attached=attached)
     assert {row["name"]: row["status"] for row in end["report"]} == {"a": "imported", "b": "failed"}
-    assert [row["errors"] for row in end["failed"]] == [["b.vmdk: no space"]]
+    assert end["failed"] == ["b: b.vmdk: no space"]
 
 
 def test_a_refused_attachment_is_a_failure_of_its_guest() -> None:
@@ -570,7 +580,7 @@ def test_a_refused_attachment_is_a_failure_of_its_guest() -> None:
 
 def test_a_step_that_fails_as_a_whole_fails_every_guest() -> None:
     end = state(two(), created=CREATED, converted={"failed": True, "msg": "pvesm is missing"})
-    assert [row["errors"] for row in end["failed"]] == [["pvesm is missing"]] * 2
+    assert end["failed"] == ["a: pvesm is missing", "b: pvesm is missing"]
 
 
 def test_the_plan_reads_well() -> None:
