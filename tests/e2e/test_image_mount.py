@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -34,6 +35,7 @@ from e2e.mounting import (
 )
 from images import archive
 from images.tables import MIB
+from tools.checkout import TOP
 
 pytestmark = mounting.needs_mounts
 
@@ -767,6 +769,30 @@ def test_examples(tmp_path: Path, system: Path) -> None:
     assert (tmp_path / "web1-hostname").read_bytes() == FILES["etc/hostname"]
     assert "+ " in ran.task("Show its files").diff
     assert attached(tmp_path) == []
+
+
+def test_the_guide(tmp_path: Path, system: Path, volumes: Path) -> None:
+    """Every task of docs/mounting.md, in their order, in a folder of this test."""
+    folder = tmp_path / "vmware" / "web1"
+    folder.mkdir(parents=True)
+    converted(raw_disk(folder, "mbr", system), "web1.vmdk")
+    converted(raw_disk(volumes, "gpt", system), "vm-120-disk-0.qcow2")
+    parts = re.findall(r"(?ms)^```yaml\n(.*?)^```$", (TOP / "docs" / "mounting.md").read_text())
+    text = "".join(parts)
+    for old, new in (("/mnt/vmware", tmp_path / "vmware"), ("/mnt/rescue", tmp_path / "rescue"), ("/root", tmp_path)):
+        text = text.replace(old, str(new))
+    state = {"diskwright.proxmox.image_mount": {"state_dir": str(tmp_path / "state")}}
+    ran = run_playbook(play(yaml.safe_load(text), module_defaults=state), {"PATH": os.environ["PATH"]}, "--diff")
+    assert ran.code == 0, ran.text
+    assert (tmp_path / "rescued" / "hostname").read_bytes() == FILES["etc/hostname"]
+    assert all(task.changed for task in ran.tasks if task.task not in ("What is on the disk of db1?", "Say so"))
+    assert attached(tmp_path) == []
+    host = Host(tmp_path)
+    host.run(volume="local:120/vm-120-disk-0.qcow2")
+    try:
+        assert (host.place / "etc" / "nologin").read_text() == "nobody can log in\n"
+    finally:
+        host.clean()
 
 
 def test_arguments_are_checked(tmp_path: Path) -> None:
