@@ -408,6 +408,7 @@ def _descriptors() -> Iterator[Bad]:
         "descriptor-native", "native-snapshot", _flat(lambda text: text.replace('Snapshot="no"', 'Snapshot="yes"'))
     )
     yield Bad("extent-tab-first", "descriptor-bad", _line(f"\t{_L}"))
+    yield Bad("descriptor-cut", "descriptor-truncated", _split_cut, "extents may be missing")
     for name, line, code in (
         ("rdonly", _L.replace("RW", "RDONLY"), "extent-not-rw"),
         ("noaccess", _L.replace("RW", "NOACCESS"), "extent-not-rw"),
@@ -450,6 +451,14 @@ def _descriptors() -> Iterator[Bad]:
         "subformat-misplaced",
         _flat(lambda text: text.replace("monolithicFlat", "monolithicSparse")),
     )
+
+
+def _split_cut(folder: Path) -> Path:
+    """Cut off behind the first extent: what is left is a smaller disk, which nothing contradicts."""
+    path = _split(9)(folder)
+    text = path.read_text()
+    path.write_text(text[: text.index("RW 2048", text.index("RW 2048") + 1)])
+    return path
 
 
 def _text() -> str:

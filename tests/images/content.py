@@ -37,7 +37,8 @@ def changed(content: bytes, seed: int = 2, parts: int = 6) -> bytes:
         place = source.randrange(len(content) // SECTOR) * SECTOR
         length = min(source.choice((SECTOR, 4096, 100_000)), len(content) - place)
         after[place : place + length] = source.randbytes(length)
-    after[4096 : 4096 + 300_000] = bytes(300_000)
+    zeros = min(300_000, len(content) // 2)
+    after[4096 : 4096 + zeros] = bytes(zeros)
     return bytes(after)
 
 

@@ -197,6 +197,13 @@ def _lines(name: str, text: str) -> tuple[dict[str, str], list[str]]:
         else:
             _pair(name, number, line, keys)
     _check_search(name, text, keys)
+    if not any(key.startswith("ddb.") for key in keys):
+        raise ImageRefusedError(
+            "descriptor-truncated",
+            name,
+            "ends before its disk data base (ddb.*), so that extents may be missing",
+            f"copy it again; {_BY_VMWARE}",
+        )
     return keys, extents
 
 
