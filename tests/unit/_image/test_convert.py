@@ -259,9 +259,7 @@ def test_other_wishes_for_a_finished_target(
     assert snapshot(tmp_path) == before
 
 
-def test_source_that_changes_under_way(
-    state: Path, web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_source_that_changes_under_way(state: Path, web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dest, real = tmp_path / "out", verify.Comparison.run
 
     def meddle(self: verify.Comparison) -> None:
@@ -471,9 +469,7 @@ def test_named_but_not_noted(state: Path, web: Path, tmp_path: Path) -> None:
         assert convert(state, web, **words).action is Action.NOTHING
 
 
-def test_target_that_appears_meanwhile(
-    state: Path, web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_target_that_appears_meanwhile(state: Path, web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dest, real = tmp_path / "out", verify.Comparison.run
 
     def meddle(self: verify.Comparison) -> None:
