@@ -204,11 +204,11 @@ class Disks:
     def _check_change(self, disk: DiskPlan) -> None:
         """A source that was imported and has changed since would be attached a second time."""
         label = label_of(disk.image)
-        old = [slot for print_, (slot, name) in self._ours.items() if name == label and not disk.attached]
-        if old:
+        old = [slot for slot, name in self._ours.values() if name == label]
+        if old and not disk.attached and not self._source.disk(disk.image).get("slot"):
             reason = (
-                f"{old[0]} was made from it, and it has changed since; take the source out of the list, or detach "
-                f"{old[0]} first"
+                f"{old[0]} was made from an image of this name that was not as this one is; take the source out of the "
+                "list, or if it is another disk, give its slot"
             )
             self._refuse("source-changed", disk.image.name, reason)
 

@@ -337,6 +337,12 @@ def test_refusals_about_a_guest(source: dict[str, Any], there: list[dict[str, An
     assert codes(source, {"images": [image()]}, *there) == [code]
 
 
+def test_another_image_of_the_same_name_gets_its_slot_from_the_user() -> None:
+    there = guest(120, "x", {"scsi0": "local-lvm:vm-120-web1-76543210,size=1G"})
+    words = {"vmid": 120, "disks": {"web1.vmdk": {"slot": "scsi1"}}}
+    assert slots(one(words, {"images": [image()]}, there)) == {"web1.vmdk": "scsi1"}
+
+
 def test_shared_storage_is_good_for_a_guest_elsewhere() -> None:
     assert codes({"vmid": 120, "storage": "nas"}, {"images": [image()]}, guest(120, "db1", node="pve2")) == []
 
@@ -373,7 +379,7 @@ def test_one_refused_disk_keeps_its_guest_and_no_other() -> None:
 def by_api(source: dict[str, Any], offered: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     mine = sources(source, defaults={"storage": "local", "memory": 64}, folder="local:import")
     cluster = {"guests": [], "storages": {"pve1": STORAGES}}
-    offers = [offered or {"skipped": True}]
+    offers = [{**offered, "item": source}] if offered else []
     made: dict[str, Any] = FILTERS["import_plan"](mine, cluster, "pve1", [], offers, route="api", **options)
     return made
 
@@ -429,9 +435,12 @@ def test_a_volume_is_taken_unseen_with_a_warning() -> None:
 
 
 def upload(there: dict[str, Any], here: dict[str, Any], *, check: bool) -> dict[str, Any]:
-    mine = sources({"upload_from": "/me/x.vmdk"}, defaults={"storage": "local", "memory": 64})
+    source = {"upload_from": "/me/x.vmdk"}
+    mine = sources(source, defaults={"storage": "local", "memory": 64})
     cluster = {"guests": [], "storages": {"pve1": STORAGES}}
-    made: dict[str, Any] = FILTERS["import_plan"](mine, cluster, "pve1", [there], [here], check=check)
+    made: dict[str, Any] = FILTERS["import_plan"](
+        mine, cluster, "pve1", [there], [{**here, "item": source}], check=check
+    )
     return made
 
 
