@@ -161,10 +161,8 @@ class SeSparse(Grains):
     def check(self) -> int:
         """Walk all tables."""
         used = Bitmap()
-        for number in range(self._directory_count):
+        for number in self.directory.there():
             entry = self.directory[number]
-            if not entry:
-                continue
             if number >= self.tables:
                 raise damaged("table-outside", self.file.name, "has grain tables behind the end of the disk")
             if not used.mark(self._index(entry), 1):
