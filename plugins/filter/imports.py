@@ -77,14 +77,13 @@ def _import_plan(  # noqa: PLR0913 - a filter's arguments
         known=read_known(facts),
         route=route,
     )
+    offers = {str(row["item"]["upload_from"]): row for row in offered or ()}
     pairs = []
-    for one, there, here in zip_longest(sources, inspected, offered or ()):
+    for one, there in zip_longest(sources, inspected):
         source = Source(str(one["path"]), one["given"], one["fallback"])
-        found = (
-            settle_node(source, read_found(there), read_found(here), check=check)
-            if route == NODE
-            else settle_api(source, read_found(here))
-        )
+        here = read_found(offers.get(str(one["upload_from"])))
+        by_node = route == NODE
+        found = settle_node(source, read_found(there), here, check=check) if by_node else settle_api(source, here)
         pairs.append((source, found))
     return plan_data(make_plans(pairs, around), policy)
 

@@ -79,7 +79,9 @@ options:
     type: str
     choices: ["off", metadata, falloc, full]
   compress:
-    description: Compress a qcow2 image. That is slow to make, and not for guests that run for long.
+    description:
+      - Compress a qcow2 image. That is slow to make, and not for guests that run for long.
+      - The disk's size is rounded up to a whole cluster.
     type: bool
     default: false
   verify:
@@ -94,7 +96,8 @@ options:
   checksum:
     description:
       - Return the SHA-256 of the disk's raw content, which is that of a raw image's file.
-      - Zeros have to be hashed for it, too, so that it takes long for large disks. RV(images[].content_id) is always there.
+      - Zeros have to be hashed for it, too, so that it takes long for large disks. RV(images[].content_id) costs
+        nothing.
     type: bool
     default: false
   images:
@@ -189,14 +192,13 @@ notes:
   - The progress is shown by the action plugin, which starts the module in the background as C(async) does and asks how
     far it is. On a terminal the lines are renewed in place. Elsewhere, and if the play has several hosts, there is a
     line at each tenth and at the end.
-  - If the play is interrupted, the module on the node is stopped, too, where it can still be reached. Where it can't,
-    it goes on to its end. Either way the same task finishes what is left, and waits O(lock_timeout) for what still
-    runs.
+  - If the play is interrupted, the module on the node notices within two minutes that nobody asks any more, and ends.
+    The same task goes on where it was. It waits O(lock_timeout) for a run that has not ended yet.
   - With C(async), C(environment) and C(become) it behaves like any other module. With C(async) there is no progress.
   - Raw bytes are copied by the kernel where they can be, qcow2 images are made by the node's own C(qemu-img), which
     also reads qcow2, VHD, VHDX and VDI. It never opens a VMDK or raw image.
-  - RV(images[].content_id) is the SHA-256 of the disk's size in bytes as text, a line feed, and for each 4 MiB of the disk the
-    32 bytes of their SHA-256, or 32 zero bytes if they are all zeros. It is the same for every format.
+  - RV(images[].content_id) is the SHA-256 of the disk's size in bytes as text, a line feed, and for each 4 MiB of the
+    disk the 32 bytes of their SHA-256, or 32 zero bytes if they are all zeros. It is the same for every format.
 seealso:
   - module: diskwright.proxmox.image_info
   - module: diskwright.proxmox.image_mount
@@ -240,7 +242,9 @@ EXAMPLES = r"""
 
 RETURN = r"""
 images:
-  description: What became of each image, in the order of the task. With O(path), the same values without the path stand beside it.
+  description:
+    - What became of each image, in the order of the task.
+    - With O(path), the same values without the path stand beside it.
   returned: always
   type: list
   elements: dict
@@ -287,7 +291,7 @@ images:
       type: int
       returned: always
       sample: 34359738368
-    size:
+    target_size:
       description: Bytes of the target's disk.
       type: int
       returned: always

@@ -10,6 +10,7 @@ import os
 import shutil
 import stat
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -164,10 +165,26 @@ def seen(place: Path) -> Mapping[str, bytes]:
 
 
 def attached(folder: Path) -> list[str]:
-    """Everything on this machine that comes from files below a folder: mounts, loop devices, processes."""
-    text = str(folder)
+    """Everything on this machine that comes from files below a folder: mounts, loop devices, processes.
+
+    A process that was killed with its parent may take a moment to end; what stays is what counts.
+    """
+    for _try in range(200):
+        found = _attached(str(folder))
+        if not found:
+            break
+        time.sleep(0.02)
+    return found
+
+
+def shown(folder: Path) -> list[str]:
+    """The mounts alone, at once."""
+    return [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if str(folder) in line]
+
+
+def _attached(text: str) -> list[str]:
     mounts = [line for line in Path("/proc/self/mountinfo").read_text().splitlines() if text in line]
-    return [*mounts, *_loops(text), *_daemons(text)]
+    return [*mounts, *_loops(text), *_daemons(text), *_users(text)]
 
 
 def _loops(text: str) -> list[str]:
@@ -176,15 +193,34 @@ def _loops(text: str) -> list[str]:
     return [str(row) for row in rows if text in str(row["back-file"])]
 
 
+def _users(text: str) -> list[str]:
+    """Other processes with open files there: a look that has outlived its run, say."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        if folder.name in (str(os.getpid()), str(os.getppid())):
+            continue
+        for link in _links(folder / "fd"):
+            if text in link:
+                found.append(f"{folder.name}: {link}")
+    return found
+
+
+def _links(folder: Path) -> list[str]:
+    try:
+        return [os.readlink(path) for path in folder.iterdir()]
+    except OSError:
+        return []
+
+
 def _daemons(text: str) -> list[str]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            command = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode("utf-8", "replace")
+            words = (folder / "cmdline").read_bytes().decode("utf-8", "replace").split("\0")
         except OSError:
             continue
-        if command.startswith("qemu-storage-daemon") and text in command:
-            found.append(command)
+        if Path(words[0]).name == "qemu-storage-daemon" and text in " ".join(words):
+            found.append(" ".join(words))
     return found
 
 

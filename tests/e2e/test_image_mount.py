@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -13,10 +14,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.errors import DiskwrightError
+from ansible_collections.diskwright.proxmox.plugins.module_utils._image import attach, guests, pvesm
 from e2e import mounting
-from e2e.mounting import FILES, Host, attached, converted, digest, file_system, needs, raw_disk, seen, two_partitions
+from e2e.documented import examples_of
+from e2e.kit import play, run_playbook
+from e2e.mounting import (
+    FILES,
+    Host,
+    attached,
+    converted,
+    digest,
+    file_system,
+    needs,
+    raw_disk,
+    seen,
+    shown,
+    two_partitions,
+)
+from images import archive
 from images.tables import MIB
+from tools.checkout import TOP
 
 pytestmark = mounting.needs_mounts
 
@@ -307,7 +326,7 @@ def refused(host: Host, words: list[str], **params: object) -> None:
         with pytest.raises(DiskwrightError) as caught:
             host.run(check=check, **params)
         texts.append(str(caught.value))
-        assert not [line for line in attached(host.place.parent) if str(host.place) in line]
+        assert not shown(host.place)
         assert not list(host.state.glob("mounts/*.json"))
     assert texts[0] == texts[1]
     for word in words:
@@ -496,12 +515,12 @@ def test_killed_while_unmounting(tmp_path: Path, host: Host, system: Path, suffi
 def test_killed_at_any_time(tmp_path: Path, host: Host, system: Path) -> None:
     """By the clock instead of by act: also while a program that it started is at work."""
     disk = converted(raw_disk(tmp_path, "gpt", system), "disk.qcow2")
-    for step in range(12):
+    for step in range(24):
         child = os.fork()
         if child == 0:
             host.run(path=disk)
             os._exit(0)
-        time.sleep(0.02 * step)
+        time.sleep(0.01 * step)
         os.kill(child, 9)
         os.waitpid(child, 0)
         host.run(state="unmounted")
@@ -554,3 +573,234 @@ def test_a_damaged_record_is_told(tmp_path: Path, host: Host, system: Path) -> N
             host.run(state="unmounted")
     finally:
         record.write_text(text)
+
+
+# ---- images from elsewhere
+
+
+@pytest.mark.parametrize(
+    "subformat", ["monolithicSparse", "monolithicFlat", "twoGbMaxExtentSparse", "twoGbMaxExtentFlat", "streamOptimized"]
+)
+def test_vmdk(tmp_path: Path, host: Host, system: Path, subformat: str) -> None:
+    folder = tmp_path / "vmware"
+    folder.mkdir()
+    disk = converted(raw_disk(folder, "mbr", system), "web1.vmdk", "-o", f"subformat={subformat}")
+    (folder / "disk.raw").unlink()
+    before = {path.name: digest(path) for path in folder.iterdir()}
+    host.run(path=disk)
+    assert seen(host.place) == FILES
+    assert host.run(state="unmounted").failure is None
+    assert {path.name: digest(path) for path in folder.iterdir()} == before
+    refused(host, ["only raw and qcow2 can be written to; convert it first"], path=disk, writable=True)
+
+
+def test_a_disk_in_an_archive(tmp_path: Path, host: Host, system: Path) -> None:
+    disk = raw_disk(tmp_path, "gpt", system)
+    size = disk.stat().st_size
+    image = converted(disk, "web1-disk1.vmdk", "-o", "subformat=streamOptimized")
+    text = archive.ovf([archive.Disk(image.name, size)])
+    ova = tmp_path / "web1.ova"
+    ova.write_bytes(archive.tar([("web1.ovf", text.encode()), (image.name, image.read_bytes())]))
+    done = host.run(path=ova, member=image.name)
+    assert (done.data["member"], done.data["virtual_size"]) == (image.name, size)
+    assert seen(host.place) == FILES
+    assert not host.run(path=ova, member=image.name).changed
+    with pytest.raises(DiskwrightError, match=r"other\.vmdk is asked for"):
+        host.run(path=ova, member="other.vmdk")
+
+
+@pytest.mark.parametrize("suffix", ["vhdx", "vdi"])
+def test_other_formats(tmp_path: Path, host: Host, system: Path, suffix: str) -> None:
+    host.run(path=converted(raw_disk(tmp_path, "gpt", system), f"disk.{suffix}"))
+    assert seen(host.place) == FILES
+
+
+def test_a_hostile_image_is_refused(tmp_path: Path, host: Host, system: Path) -> None:
+    """Nothing is started for an image that the inspection refuses."""
+    raw_disk(tmp_path, "gpt", system, "secret.raw")
+    clone = tmp_path / "clone.qcow2"
+    create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", "secret.raw", str(clone)]
+    subprocess.run(create, check=True)
+    refused(host, ["clone.qcow2", "backing"], path=clone)
+    link = tmp_path / "link.raw"
+    link.symlink_to("secret.raw")
+    refused(host, ["link.raw", "link"], path=link)
+
+
+def test_a_damaged_table_is_refused(tmp_path: Path, host: Host, system: Path) -> None:
+    disk = raw_disk(tmp_path, "gpt", system)
+    data = bytearray(disk.read_bytes())
+    data[512 + 40] ^= 1
+    disk.write_bytes(data)
+    found = host.run(path=disk)
+    assert seen(host.place) == FILES
+    (warning,) = found.warnings
+    assert "the copy at the end of the disk is whole and was read" in warning
+    host.run(state="unmounted")
+    refused(host, ["does not fit its checksum", "repair the table first"], path=disk, writable=True)
+    data[-512 + 40] ^= 1
+    disk.write_bytes(data)
+    refused(host, ["GPT: its header does not fit its checksum"], path=disk)
+
+
+# ---- guests
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cluster's configuration, with the guest 100, which runs, and 101, which is locked."""
+    configs, run = tmp_path / "pve" / "nodes" / "pve1" / "qemu-server", tmp_path / "run"
+    configs.mkdir(parents=True)
+    run.mkdir()
+    (configs / "100.conf").write_text("scsi0: local:100/vm-100-disk-0.raw,size=8M\n")
+    (configs / "101.conf").write_text("scsi0: local:101/vm-101-disk-0.raw,size=8M\nlock: backup\n")
+    (run / "100.pid").write_text(f"{os.getpid()}\n")
+    monkeypatch.setattr(guests.naming, "__defaults__", (str(tmp_path / "pve"),))
+    monkeypatch.setattr(pvesm.running, "__defaults__", (str(run),))
+    return configs
+
+
+def test_a_guest_that_runs(tmp_path: Path, host: Host, system: Path, volumes: Path, cluster: Path) -> None:
+    raw_disk(volumes, "gpt", system, "vm-100-disk-0.raw")
+    volume = "local:100/vm-100-disk-0.raw"
+    words = [f"writable=true: guest 100 on pve1 has {volume} and runs; shut it down"]
+    refused(host, words, volume=volume, writable=True)
+    done = host.run(volume=volume)
+    (warning,) = done.warnings
+    assert warning.startswith(f"guest 100 on pve1 runs and writes to {volume}")
+    assert seen(host.place) == FILES
+
+
+def test_a_guest_that_runs_is_known_by_its_file_too(
+    tmp_path: Path, host: Host, system: Path, volumes: Path, cluster: Path
+) -> None:
+    path = raw_disk(volumes, "gpt", system, "vm-100-disk-0.raw")
+    refused(host, ["writable=true: guest 100 on pve1 has", "and runs"], path=path, writable=True)
+
+
+def test_a_guest_that_is_locked(tmp_path: Path, host: Host, system: Path, volumes: Path, cluster: Path) -> None:
+    raw_disk(volumes, "gpt", system, "vm-101-disk-0.raw")
+    words = ["guest 101 on pve1", "is locked (backup)", "may run, which can't be found out from here"]
+    refused(host, words, volume="local:101/vm-101-disk-0.raw", writable=True)
+
+
+# ---- kpartx
+
+
+@pytest.fixture
+def kpartx(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A kpartx that makes loop devices where the device mapper is missing, and links where the real one has nodes."""
+    mapper, programs = tmp_path / "mapper", tmp_path / "programs"
+    mapper.mkdir()
+    programs.mkdir()
+    (mapper / "control").touch()
+    script = programs / "kpartx"
+    start, size = mounting.START * 512, 8 * MIB
+    script.write_text(
+        "#!/bin/sh\nset -e\nfor last; do :; done\n"
+        f'part={mapper}/$(basename "$last")p1\n'
+        'case $1 in\n-a) ro=; [ "$3" = -r ] && ro=-r\n'
+        f'ln -s "$(losetup $ro -f --show -o {start} --sizelimit {size} "$last")" "$part" ;;\n'
+        '-d) [ ! -e "$part" ] || { losetup -d "$(readlink "$part")"; rm "$part"; } ;;\nesac\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setattr(attach, "_MAPPER", str(mapper))
+    monkeypatch.setenv("PATH", f"{programs}{os.pathsep}{os.environ['PATH']}")
+    return mapper
+
+
+@pytest.mark.parametrize("suffix", ["raw", "qcow2"])
+def test_kpartx(tmp_path: Path, host: Host, system: Path, kpartx: Path, suffix: str) -> None:
+    disk = raw_disk(tmp_path, "gpt", system)
+    if suffix == "qcow2":
+        disk = converted(disk, "disk.qcow2")
+    before = digest(disk)
+    done = host.run(path=disk, backend="kpartx")
+    assert done.data["mount"]["backend"].endswith("kpartx")
+    assert seen(host.place) == FILES
+    assert not host.run(path=disk, backend="kpartx").changed
+    assert host.run(state="unmounted").failure is None
+    assert sorted(path.name for path in kpartx.iterdir()) == ["control"]
+    assert attached(tmp_path) == []
+    assert digest(disk) == before
+
+
+def test_kpartx_shows_nothing_to_lvm(tmp_path: Path, host: Host, system: Path, kpartx: Path) -> None:
+    disk = two_partitions(tmp_path, system, physical_volume())
+    words = ["backend=kpartx", "would take 2 (LVM2_member, 2 MiB) for its own; use auto"]
+    refused(host, words, path=disk, partition=1, backend="kpartx")
+
+
+def test_kpartx_without_partitions_or_device_mapper(
+    tmp_path: Path, host: Host, system: Path, kpartx: Path
+) -> None:
+    disk = raw_disk(tmp_path, "none", system)
+    refused(host, ["backend=kpartx", "has no partitions; use auto"], path=disk, backend="kpartx")
+    (kpartx / "control").unlink()
+    refused(host, ["backend=kpartx: there is no", "modprobe dm-mod, or use auto"], path=disk, backend="kpartx")
+
+
+# ---- as it is documented
+
+
+def test_examples(tmp_path: Path, system: Path) -> None:
+    """In check mode, really, and again; in a folder of this test instead of /mnt and /root."""
+    folder = tmp_path / "vmware" / "web1"
+    folder.mkdir(parents=True)
+    converted(raw_disk(folder, "gpt", system), "web1.vmdk")
+    text = yaml.safe_dump(examples_of("image_mount"))
+    for old, new in (("/mnt/vmware", tmp_path / "vmware"), ("/mnt/web1", tmp_path / "web1"), ("/root", tmp_path)):
+        text = text.replace(old, str(new))
+    state = {"diskwright.proxmox.image_mount": {"state_dir": str(tmp_path / "state")}}
+    tasks = []
+    for task in yaml.safe_load(text):
+        if "diskwright.proxmox.image_mount" in task:
+            tasks.append({**task, "name": f"{task['name']} [check]", "check_mode": True})
+            tasks.append(task)
+            tasks.append({**task, "name": f"{task['name']} [again]"})
+        else:
+            tasks.append(task)
+    ran = run_playbook(play(tasks, module_defaults=state), {}, "--diff")
+    assert ran.code == 0, ran.text
+    for task in (task for task in tasks if "diskwright.proxmox.image_mount" in task and "[" not in task["name"]):
+        check, real, again = (ran.task(task["name"] + suffix) for suffix in (" [check]", "", " [again]"))
+        assert (check.changed, check.diff) == (real.changed, real.diff)
+        assert (again.changed, again.diff) == (False, "")
+    assert (tmp_path / "web1-hostname").read_bytes() == FILES["etc/hostname"]
+    assert "+ " in ran.task("Show its files").diff
+    assert attached(tmp_path) == []
+
+
+def test_the_guide(tmp_path: Path, system: Path, volumes: Path) -> None:
+    """Every task of docs/mounting.md, in their order, in a folder of this test."""
+    folder = tmp_path / "vmware" / "web1"
+    folder.mkdir(parents=True)
+    converted(raw_disk(folder, "mbr", system), "web1.vmdk")
+    converted(raw_disk(volumes, "gpt", system), "vm-120-disk-0.qcow2")
+    parts = re.findall(r"(?ms)^```yaml\n(.*?)^```$", (TOP / "docs" / "mounting.md").read_text())
+    text = "".join(parts)
+    for old, new in (("/mnt/vmware", tmp_path / "vmware"), ("/mnt/rescue", tmp_path / "rescue"), ("/root", tmp_path)):
+        text = text.replace(old, str(new))
+    state = {"diskwright.proxmox.image_mount": {"state_dir": str(tmp_path / "state")}}
+    ran = run_playbook(play(yaml.safe_load(text), module_defaults=state), {"PATH": os.environ["PATH"]}, "--diff")
+    assert ran.code == 0, ran.text
+    assert (tmp_path / "rescued" / "hostname").read_bytes() == FILES["etc/hostname"]
+    assert all(task.changed for task in ran.tasks if task.task not in ("What is on the disk of db1?", "Say so"))
+    assert attached(tmp_path) == []
+    host = Host(tmp_path)
+    host.run(volume="local:120/vm-120-disk-0.qcow2")
+    try:
+        assert (host.place / "etc" / "nologin").read_text() == "nobody can log in\n"
+    finally:
+        host.clean()
+
+
+def test_arguments_are_checked(tmp_path: Path) -> None:
+    both = {"path": "/x.raw", "volume": "local:x", "mountpoint": "/mnt/x"}
+    asked = {"Both": both, "None": {"state": "unmounted"}}
+    tasks = [
+        {"name": name, "diskwright.proxmox.image_mount": words, "ignore_errors": True} for name, words in asked.items()
+    ]
+    ran = run_playbook(play(tasks), {})
+    assert "parameters are mutually exclusive: path|volume" in ran.task("Both").result["msg"]
+    assert "one of the following is required: path, volume, mountpoint" in ran.task("None").result["msg"]

@@ -138,7 +138,7 @@ def data(outcome: Outcome) -> dict[str, t.Any]:
         "volume": outcome.target if wanted.storage else "",
         "format": outcome.format or wanted.format,
         "virtual_size": outcome.virtual_size,
-        "size": outcome.size,
+        "target_size": outcome.size,
         "fingerprint": outcome.fingerprint,
         "content_id": outcome.content_id,
         "checksum": outcome.checksum,

@@ -174,7 +174,7 @@ class _Up:
         options = ",".join(wanted.options)
         run("mount", "-t", wanted.driver, "-o", options, "--source", self._device, "--target", wanted.mountpoint)
         found = mountinfo.at(wanted.mountpoint)
-        if not found or found[-1].source != self._device:
+        if not found or _real(found[-1].source) != _real(self._device):
             raise ImageError(f"{self._device} was mounted, and is not to be seen at {wanted.mountpoint}")
         if wanted.writable and "rw" not in found[-1].options:
             raise ImageError(
@@ -216,7 +216,7 @@ def detach(wanted: Wanted) -> None:
 def is_mounted(wanted: Wanted) -> bool:
     """Whether everything is in place: the mount, from our device, with its daemon."""
     found = mountinfo.at(wanted.mountpoint)
-    if not found or found[-1].source not in _devices(wanted):
+    if not found or _real(found[-1].source) not in _devices(wanted):
         return False
     return Step.EXPORT not in steps(wanted.backend) or storage_daemon.running(wanted.lock)
 
@@ -224,7 +224,12 @@ def is_mounted(wanted: Wanted) -> bool:
 def _devices(wanted: Wanted) -> list[str]:
     """The devices that a mount of ours can come from."""
     devices = [found.device for found in loop.tagged(wanted.tag)]
-    return devices + [_mapped(device, wanted.number) for device in devices]
+    return devices + [_real(_mapped(device, wanted.number)) for device in devices]
+
+
+def _real(device: str) -> str:
+    """A device by the name that is its own: names of the device mapper are links."""
+    return os.path.realpath(device)
 
 
 def _mapped(device: str, number: int) -> str:
@@ -233,9 +238,9 @@ def _mapped(device: str, number: int) -> str:
 
 def _unmount(wanted: Wanted) -> None:
     devices = _devices(wanted)
-    while any(mount.source in devices for mount in mountinfo.at(wanted.mountpoint)):
+    while any(_real(mount.source) in devices for mount in mountinfo.at(wanted.mountpoint)):
         above = mountinfo.at(wanted.mountpoint)[-1]
-        if above.source not in devices:
+        if _real(above.source) not in devices:
             raise ImageError(f"{above.source} is mounted over {wanted.mountpoint}; unmount it first")
         users = _users(wanted.mountpoint)
         try:

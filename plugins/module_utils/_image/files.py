@@ -65,13 +65,12 @@ class ImageFile:
                 f"has {self.length} bytes, but its own tables need bytes {offset} to {offset + length}",
                 COPY_AGAIN,
             )
-        parts: list[bytes] = []
-        while length > 0:
-            part = self._pread(offset, length)
-            parts.append(part)
-            offset += len(part)
-            length -= len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
+        if not length:
+            return b""
+        data = self._pread(offset, length)
+        while len(data) < length:  # the kernel gives 2 GiB at most
+            data += self._pread(offset + len(data), length - len(data))
+        return data
 
     def _pread(self, offset: int, length: int) -> bytes:
         try:

@@ -96,6 +96,10 @@ def make(order: Order, source: Source, folder: str) -> Plan:
 
 def new_record(order: Order, source: Source, place: Place) -> Record:
     """The record of a conversion that begins."""
+    size = max(order.size, source.virtual_size)
+    if order.compress:  # QEMU packs whole clusters only
+        cluster = order.cluster_size or DEFAULT_CLUSTER
+        size = -(-size // cluster) * cluster
     return Record(
         fingerprint=source.fingerprint,
         path=order.path,
@@ -106,7 +110,7 @@ def new_record(order: Order, source: Source, place: Place) -> Record:
         preallocation=order.preallocation,
         compress=order.compress,
         virtual_size=source.virtual_size,
-        size=place.rounded(max(order.size, source.virtual_size)),
+        size=place.rounded(size),
     )
 
 

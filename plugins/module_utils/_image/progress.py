@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import threading
 import time
 import typing as t
@@ -20,7 +21,13 @@ if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 #: The phases of a conversion, in order; ``done`` and ``failed`` end it.
-PHASES = ("inspect", "wait", "convert", "verify", "check", "done", "failed")
+PHASES = ("wait", "inspect", "convert", "verify", "check", "done", "failed")
+_TOLD = ("convert", "verify", "done", "failed")
+#: So many images are shown at a time on a terminal.
+_LINES = 10
+#: What is touched beside a progress file by a reader without whom the work is to stop, and after how many seconds.
+SEEN = ".seen"
+PATIENCE = 120
 
 
 @dataclass(slots=True)
@@ -32,7 +39,7 @@ class Progress:
     """
 
     name: str
-    phase: str = "inspect"
+    phase: str = "wait"
     done: int = 0
     total: int = 0
     begun: float = 0.0
@@ -105,6 +112,7 @@ def reported(path: str, images: Sequence[Progress], every: float = 0.5) -> Itera
     if not path:
         yield
         return
+    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
     stop = threading.Event()
     thread = threading.Thread(target=_report, args=(path, images, every, stop.wait), daemon=True)
     thread.start()
@@ -116,10 +124,74 @@ def reported(path: str, images: Sequence[Progress], every: float = 0.5) -> Itera
 
 
 def _report(path: str, images: Sequence[Progress], every: float, wait: Callable[[float], bool]) -> None:
-    ended = False
+    ended, reader = False, Reader(f"{path}{SEEN}")
     while not ended:
         ended = wait(every)
         for one in images:
             one.seconds = time.monotonic() - one.begun if one.begun else 0.0
         with contextlib.suppress(OSError):  # the work matters more than the report of it
             write(path, images)
+        if not ended and reader.gone():
+            os.kill(os.getpid(), signal.SIGTERM)  # the next run goes on where this one is
+
+
+class Reader:
+    """Whoever reads a progress file, if it says so by touching a file beside it.
+
+    :param path: the file that is touched.
+    """
+
+    def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
+        self._clock = clock
+        self._seen = self._touched()
+        self._since = clock()
+
+    def gone(self) -> bool:
+        """Whether it was there and has not been heard of for too long: its play was interrupted."""
+        now = self._touched()
+        if now != self._seen:
+            self._seen, self._since = now, self._clock()
+        return now is not None and self._clock() - self._since > PATIENCE
+
+    def _touched(self) -> int | None:
+        try:
+            return os.stat(self._path).st_mtime_ns
+        except OSError:
+            return None
+
+
+class Report:
+    """What to print about images, again and again.
+
+    :param host: put in front of each line, or ''.
+    :param width: columns of the terminal on which lines are renewed in place; 0 for a log, which gets few of them.
+    """
+
+    def __init__(self, host: str = "", width: int = 0) -> None:
+        self._host = f"[{host}] " if host else ""
+        self._width = width
+        self._shown = 0
+        self._told: dict[int, tuple[str, int]] = {}
+
+    def text(self, images: Sequence[Progress]) -> str:
+        """What to print now, with its line ends; maybe nothing."""
+        return self._in_place(images) if self._width else self._sparse(images)
+
+    def _in_place(self, images: Sequence[Progress]) -> str:
+        lines = [line(one) for one in images if one.phase not in ("done", "failed")][:_LINES]
+        if len(images) > 1:
+            ended = sum(one.phase in ("done", "failed") for one in images)
+            lines.append(f"{ended} of {len(images)} images done")
+        back = f"\x1b[{self._shown}A\r\x1b[J" if self._shown else ""
+        self._shown = len(lines)
+        return back + "".join(f"{(self._host + text)[: self._width - 1]}\n" for text in lines)
+
+    def _sparse(self, images: Sequence[Progress]) -> str:
+        lines = []
+        for number, one in enumerate(images):
+            now = (one.phase, one.percent // 10)
+            if one.phase in _TOLD and self._told.get(number) != now:
+                self._told[number] = now
+                lines.append(f"{self._host}{line(one)}\n")
+        return "".join(lines)

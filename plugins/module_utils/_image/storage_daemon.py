@@ -31,6 +31,8 @@ if t.TYPE_CHECKING:
     from .view import Node, View
 
 _PROGRAM: t.Final = "qemu-storage-daemon"
+# Slave: what the host unmounts meanwhile is not held on to, and what is mounted here stays here.
+_PRIVATE: t.Final = ("unshare", "--mount", "--propagation", "slave")
 _START_SECONDS: t.Final = 30.0
 _STOP_SECONDS: t.Final = 60.0
 _POLL_SECONDS: t.Final = 0.02
@@ -61,8 +63,7 @@ def shown_privately(view: View) -> Iterator[int]:
     program = find_program()
     # In a namespace of its own, what the image is mounted on does not matter; nothing is written for it anywhere.
     place = program
-    private = ("unshare", "--mount", "--propagation", "private", "setpriv", "--pdeathsig", "KILL")
-    command = [*private, program, *_arguments(view.node, place, writable=False)]
+    command = [*_PRIVATE, *_dies_with(os.getpid()), program, *_arguments(view.node, place, writable=False)]
     daemon = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, pass_fds=view.fds
     )
@@ -76,6 +77,11 @@ def shown_privately(view: View) -> Iterator[int]:
     finally:
         daemon.terminate()
         daemon.communicate()
+
+
+def _dies_with(parent: int) -> list[str]:
+    """A program started by this ends with its parent, also if the parent is killed before the kernel was told so."""
+    return ["setpriv", "--pdeathsig", "KILL", "sh", "-c", f'[ "$PPID" -eq {parent} ] && exec "$@"', "sh"]
 
 
 def _wait_for_export(daemon: subprocess.Popen[bytes], place: str) -> None:

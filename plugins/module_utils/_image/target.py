@@ -181,13 +181,25 @@ class PackedTarget(Target):
         yield Piece(start, end - start, self._staging.fd, start)
 
     def commit(self, start: int, end: int) -> None:
-        inner = qemu.node("qcow2", self.fd, discard="unmap")
-        image = {"driver": "compress", "file": inner} if self._compress else inner
-        # whole clusters: a compressed one can't be written in parts
-        whole = str(min(self._cluster_size, 2 * 1024**2))
-        self._convert(start, end, image, ["--target-is-zero", "-S", whole])
+        image = qemu.node("qcow2", self.fd, discard="unmap")
+        if self._compress:
+            image = {"driver": "compress", "file": image}
+            end = min(-(-end // self._cluster_size) * self._cluster_size, self.size)
+            self._fill_clusters(start, end)
+        self._convert(start, end, image, ["--target-is-zero", "-S", str(self._cluster_size)])
         self._staging.empty()
         super().commit(start, end)
+
+    def _fill_clusters(self, start: int, end: int) -> None:
+        """Store the zeros around the content of each cluster, too: a compressed one can't be written in parts."""
+        whole, filled = self._cluster_size, start
+        pieces = list(_data(self._staging.fd, start, end))
+        starts = [*(piece.start for piece in pieces), end]
+        for piece, after in zip(pieces, starts[1:], strict=True):
+            stop = piece.start + piece.length
+            begin, filled = max(piece.start // whole * whole, filled), min(-(-stop // whole) * whole, after)
+            os.pwrite(self._staging.fd, bytes(piece.start - begin), begin)
+            os.pwrite(self._staging.fd, bytes(filled - stop), stop)
 
     def _convert(self, start: int, end: int, image: dict[str, t.Any], options: list[str]) -> None:
         source = qemu.window({"driver": "raw", "file": {"filename": qemu.place(self._staging.fd)}}, start, end)

@@ -20,7 +20,6 @@ import os
 import typing as t
 from dataclasses import dataclass
 
-from .errors import ImageRefusedError
 from .qemu import place
 from .runs import SECTOR, Kind
 
@@ -78,7 +77,6 @@ def confined(source: Source) -> View:
     """The view of a source.
 
     :returns: a context manager; what it holds can be used as long as the source is open.
-    :raises ImageRefusedError: for a sparse VMDK in several files inside an archive, which QEMU can't read in place.
     """
     if source.format == "vmdk":
         return _VmdkView(source).view()
@@ -128,13 +126,18 @@ class _VmdkView:
         member = self._source.chain[number]
         word = _SPARSE.get(member.subformat, "FLAT")
         if word == "SPARSE" and len(member.files) == 1 and _is_member(self._source, self._index[member.name]):
-            file = _whole_file(self._source, self._index[member.name])  # an archive's: no line can say where it begins
+            # No line can say where a member of an archive begins. The inspection takes those in one file alone.
+            file = _whole_file(self._source, self._index[member.name])
         else:
             lines = self._flat(number) if word == "FLAT" else self._sparse(member, word)
-            file = self._descriptor(_CREATE_TYPE.get(word, f"twoGbMaxExtent{word.title()}"), lines, parent)
+            fd = self._descriptor(_CREATE_TYPE.get(word, f"twoGbMaxExtent{word.title()}"), lines, parent)
+            if member.subformat == "streamOptimized":
+                # QEMU looks for the footer of the extent where one of the descriptor would be (vmdk_open_vmdk4).
+                os.ftruncate(fd, self._source.files[self._index[member.name]].size)
+            file = file_node(fd)
         return {"driver": "vmdk", "read-only": True, "file": file, "backing": parent}
 
-    def _descriptor(self, create_type: str, lines: list[str], parent: Node | None) -> Node:
+    def _descriptor(self, create_type: str, lines: list[str], parent: Node | None) -> int:
         text = [
             "# Disk DescriptorFile",
             "version=1",
@@ -146,7 +149,7 @@ class _VmdkView:
         ]
         fd = self._memory()
         os.write(fd, "\n".join(text).encode())
-        return file_node(fd)
+        return fd
 
     def _memory(self) -> int:
         fd = os.memfd_create("diskwright-view")
@@ -167,14 +170,5 @@ class _VmdkView:
         return lines
 
     def _sparse(self, member: Member, word: str) -> list[str]:
-        lines = []
-        for index, sectors in member.extents:
-            if _is_member(self._source, index):
-                raise ImageRefusedError(
-                    "member-in-several-files",
-                    self._source.files[index].name,
-                    "a sparse VMDK in several files inside an archive can't be read in place",
-                    "unpack the archive and name the descriptor",
-                )
-            lines.append(f'RW {sectors} {word} "{place(self._source.fds[index])}"')
-        return lines
+        fds = self._source.fds
+        return [f'RW {sectors} {word} "{place(fds[index])}"' for index, sectors in member.extents]

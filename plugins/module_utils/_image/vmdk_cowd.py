@@ -98,10 +98,9 @@ class Cowd(Grains):
     def bitmap(self) -> Bitmap:
         """Tables are in use."""
         used = Bitmap()
-        for number in range(self.tables):
+        for number in self.directory.there():
             sector = self.directory[number]
-            if sector:
-                self._check(sector, _TABLE_SECTORS, "table-outside")
-                if not used.mark(sector, _TABLE_SECTORS):
-                    raise damaged("table-overlap", self.file.name, f"uses its sectors from {sector} for two tables")
+            self._check(sector, _TABLE_SECTORS, "table-outside")
+            if not used.mark(sector, _TABLE_SECTORS):
+                raise damaged("table-overlap", self.file.name, f"uses its sectors from {sector} for two tables")
         return used

@@ -35,13 +35,14 @@ _KEYS = frozenset(
     {"version", "encoding", "CID", "parentCID", "isNativeSnapshot", "createType", "parentFileNameHint"}
     | {"changeTrackPath", "digestConfigured", "digestFilename", "digestType"}
 )
-_ENCODINGS = frozenset(
-    codecs.lookup(name).name
+# By name without hyphens and underscores. Python's own look-up would import a module by a name that others chose.
+_ENCODINGS: t.Final = {
+    re.sub(r"[-_]", "", name): name
     for name in (
-        "ascii utf-8 latin-1 iso8859-15 shift_jis cp932 euc_jp gbk gb2312 gb18030 big5 euc_kr cp949 cp437 cp850 "
-        "cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258"
+        "ascii us-ascii utf-8 iso-8859-1 latin-1 iso-8859-15 shift_jis sjis cp932 euc-jp gbk gb2312 gb18030 big5 "
+        "euc-kr cp949 cp437 cp850 cp1250 cp1251 cp1252 cp1253 cp1254 cp1255 cp1256 cp1257 cp1258"
     ).split()
-)
+}
 _WRITTEN_AS = "a descriptor as VMware writes it"
 _BY_VMWARE = "let VMware write the image again: vmkfstools -i, ovftool, or vmware-vdiskmanager -r"
 
@@ -170,11 +171,8 @@ def _encoding(name: str, text: bytes) -> str:
     if match is None:
         return "utf-8"
     declared = match[1].decode("ascii")
-    try:
-        found = codecs.lookup(declared).name
-    except LookupError:
-        found = ""
-    if found not in _ENCODINGS:
+    found = _ENCODINGS.get(re.sub(r"[-_]", "", declared.lower()).replace("windows", "cp"))
+    if found is None:
         raise ImageRefusedError(
             "descriptor-encoding", name, f"has the encoding {declared}, which is not known", "save it as UTF-8"
         )
@@ -199,6 +197,13 @@ def _lines(name: str, text: str) -> tuple[dict[str, str], list[str]]:
         else:
             _pair(name, number, line, keys)
     _check_search(name, text, keys)
+    if not any(key.startswith("ddb.") for key in keys):
+        raise ImageRefusedError(
+            "descriptor-truncated",
+            name,
+            "ends before its disk data base (ddb.*), so that extents may be missing",
+            f"copy it again; {_BY_VMWARE}",
+        )
     return keys, extents
 
 

@@ -203,7 +203,7 @@ class Hosted(Grains):
         copy = self._copy()
         if copy is not None:
             self._mark(used, header.redundant, -(-header.tables * 4 // SECTOR))
-        for number in range(self.tables):
+        for number in self._either(copy):
             entries = self._table_once(used, self.directory[number])
             if copy is not None and entries != self._table_once(used, copy[number]):
                 raise damaged(
@@ -211,6 +211,17 @@ class Hosted(Grains):
                     self.file.name,
                     f"has two copies of grain table {number}, which differ",
                 )
+
+    def _either(self, copy: Directory | None) -> Iterator[int]:
+        """The tables that one of the directories has."""
+        number = 0
+        while number < self.tables:
+            gap = self.directory.gap(number)
+            if copy is not None:
+                gap = min(gap, copy.gap(number))
+            if not gap:
+                yield number
+            number += gap or 1
 
     def _copy(self) -> Directory | None:
         if not self.header.flags & _REDUNDANT:
@@ -321,7 +332,7 @@ class Stream(Hosted):
         if self.footer:
             self._check_walked()
         listed = 0
-        for number in range(self.tables):
+        for number in self.directory.there():
             listed += sum(self.place(value)[0] is Kind.DATA for _first, _count, value in self.stretches(number))
         if listed != grains:
             raise damaged(
@@ -332,10 +343,8 @@ class Stream(Hosted):
     def _check_walked(self) -> None:
         """The tables of the directory are those that the markers led to, each of them once."""
         used, listed = Bitmap(), 0
-        for number in range(self.tables):
+        for number in self.directory.there():
             sector = self.directory[number]
-            if not sector:
-                continue
             listed += 1
             at = bisect.bisect_left(self._walked, sector)
             if self._walked[at : at + 1] != array("Q", [sector]) or not used.mark(at, 1):

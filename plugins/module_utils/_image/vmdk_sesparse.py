@@ -72,7 +72,9 @@ class SeSparse(Grains):
 
     @staticmethod
     def _check_header(file: ImageFile, fields: tuple[t.Any, ...]) -> None:
-        _magic, version, capacity, grain, table, flags = fields[:6]
+        magic, version, capacity, grain, table, flags = fields[:6]
+        if struct.pack("<Q", magic) != MAGIC:
+            raise damaged("header-bad", file.name, "has no header of a seSparse file")
         if version != _VERSION:
             raise ImageRefusedError(
                 "version-unknown", file.name, f"has version {version:#x}", f"known is {_VERSION:#x}"
@@ -159,10 +161,8 @@ class SeSparse(Grains):
     def check(self) -> int:
         """Walk all tables."""
         used = Bitmap()
-        for number in range(self._directory_count):
+        for number in self.directory.there():
             entry = self.directory[number]
-            if not entry:
-                continue
             if number >= self.tables:
                 raise damaged("table-outside", self.file.name, "has grain tables behind the end of the disk")
             if not used.mark(self._index(entry), 1):

@@ -60,14 +60,34 @@ class Directory:
         self._size = array(code).itemsize
         self._first = -1
         self._piece: array[int] = array(code)
+        self._empty = False
 
     def __getitem__(self, number: int) -> int:
+        self._load(number)
+        return self._piece[number - self._first]
+
+    def _load(self, number: int) -> None:
         first = number // _PIECE * _PIECE
-        if first != self._first:
-            count = min(_PIECE, self.count - first)
-            self._piece = read_numbers(self._file, self._offset + first * self._size, count, self._code)
-            self._first = first
-        return self._piece[number - first]
+        if first == self._first:
+            return
+        count = min(_PIECE, self.count - first)
+        self._piece = read_numbers(self._file, self._offset + first * self._size, count, self._code)
+        self._empty = not any(self._piece)
+        self._first = first
+
+    def gap(self, number: int) -> int:
+        """How many numbers from here on are 0, as far as that is seen at once; 0 if this one is to be looked at."""
+        self._load(number)
+        return self._first + len(self._piece) - number if self._empty else 0
+
+    def there(self, first: int = 0, end: int | None = None) -> Iterator[int]:
+        """The places of the numbers that are not 0."""
+        number, stop = first, self.count if end is None else end
+        while number < stop:
+            gap = self.gap(number)
+            if not gap and self[number]:
+                yield number
+            number += gap or 1
 
 
 class Bitmap:
@@ -133,6 +153,7 @@ class Grains:
 
     step = 1
     fixed: frozenset[int] = frozenset({0})
+    directory: Directory
 
     def __init__(self, file: ImageFile, index: int, capacity: int, grain: int, per_table: int) -> None:
         self.file = file
@@ -170,15 +191,25 @@ class Grains:
 
     def runs(self, start: int, end: int) -> Iterator[Run]:
         """Its runs, in order and without gaps."""
-        for number in range(start // self.span, -(-end // self.span)):
-            base = number * self.span
-            for first, count, value in self.stretches(number):
-                begin = base + first * self.grain
-                if begin >= end:
-                    return
-                length = min(count * self.grain, self.capacity - begin)
-                if begin + length > start:
-                    yield from self._runs(begin, length, value, start, end)
+        number, last = start // self.span, -(-end // self.span)
+        while number < last:
+            gap = min(self.directory.gap(number), last - number)
+            if gap:
+                begin, stop = max(start, number * self.span), min(end, (number + gap) * self.span)
+                yield Run(begin, stop - begin, Kind.ABSENT)
+            else:
+                yield from self._table_runs(number, start, end)
+            number += gap or 1
+
+    def _table_runs(self, number: int, start: int, end: int) -> Iterator[Run]:
+        base = number * self.span
+        for first, count, value in self.stretches(number):
+            begin = base + first * self.grain
+            if begin >= end:
+                return
+            length = min(count * self.grain, self.capacity - begin)
+            if begin + length > start:
+                yield from self._runs(begin, length, value, start, end)
 
     def _runs(self, begin: int, length: int, value: int, start: int, end: int) -> Iterator[Run]:
         kind, offset = self.place(value)
@@ -192,7 +223,7 @@ class Grains:
         """
         bitmap, phase, stored = self.bitmap(), None, 0
         unit = self.unit()
-        for number in range(self.tables):
+        for number in self.directory.there(0, self.tables):
             for first, count, value in self.stretches(number):
                 kind, offset = self.place(value)
                 if kind is not Kind.DATA:

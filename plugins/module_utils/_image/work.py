@@ -236,7 +236,7 @@ class Work:
         try:
             with timed(self._outcome, "convert"), self._manifest():
                 Copier(source, found, digests, self._means, self._committed).run(self._record.done)
-                if self._record.virtual_size < found.size:
+                if self._record.virtual_size < found.size and not found.zeroed:
                     found.clear(self._record.virtual_size, found.size)
                     found.commit(self._record.virtual_size, found.size)
         finally:

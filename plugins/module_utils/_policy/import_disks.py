@@ -81,7 +81,7 @@ class Disks:
             return None
         for one in found.conflicts:
             self._refuse("not-possible", image.name, f"{one.name}={CHOICES[one.name].words(one.value)}: {one.reason}")
-        if found.choices["bus"].value == "scsi" and self.scsihw is None:
+        if self.scsihw is None:  # a Windows on SATA gets the controller that it will be moved to
             self.scsihw = found.choices["scsihw"].value
         return self._disk(image, words, storage, found)
 
@@ -121,7 +121,7 @@ class Disks:
 
     def _disk(
         self, image: Image, words: Mapping[str, object], storage: Storage | None, found: Recommendation
-    ) -> DiskPlan | None:
+    ) -> DiskPlan:
         chosen = {name: choice.value for name, choice in found.choices.items()}
         data = recommendation_data(found)["declaration"]
         options = {name: value for name, value in as_mapping(data).items() if name != "format"}
@@ -131,30 +131,17 @@ class Disks:
         )
         if chosen["format"] == "vmdk" and self._around.route == NODE:
             self._refuse("format-not-made", image.name, "format=vmdk: disks are made raw or qcow2; write one of them")
-        slot = self._wanted_slot(image, words, str(chosen["bus"]))
+        named = words.get("slot") and words["slot"] not in DISK_BUSES  # it was read before, so it is a slot
         size = self._size(image, words)
-        if slot is None:
-            return None
         return DiskPlan(
             image=image,
-            slot=slot,
+            slot=parse_slot(str(words["slot"])) if named else Slot(str(chosen["bus"]), -1),
             storage=storage.name if storage else "",
             format=str(chosen["format"]),
             size=size,
             options=MappingProxyType({**options, **extra}),
             rules=tuple(rules),
         )
-
-    def _wanted_slot(self, image: Image, words: Mapping[str, object], bus: str) -> Slot | None:
-        """The slot that the user names, or one on a bus whose number is still to be chosen."""
-        if not words.get("slot") or words["slot"] in DISK_BUSES:
-            return Slot(bus, -1)
-        try:
-            slot = parse_slot(str(words["slot"]))
-        except ParseError as error:
-            self._refuse("no-such-slot", image.name, str(error))
-            return None
-        return slot
 
     def _size(self, image: Image, words: Mapping[str, object]) -> int:
         if not words.get("size"):
@@ -217,11 +204,11 @@ class Disks:
     def _check_change(self, disk: DiskPlan) -> None:
         """A source that was imported and has changed since would be attached a second time."""
         label = label_of(disk.image)
-        old = [slot for print_, (slot, name) in self._ours.items() if name == label and not disk.attached]
-        if old:
+        old = [slot for slot, name in self._ours.values() if name == label]
+        if old and not disk.attached and not self._source.disk(disk.image).get("slot"):
             reason = (
-                f"{old[0]} was made from it, and it has changed since; take the source out of the list, or detach "
-                f"{old[0]} first"
+                f"{old[0]} was made from an image of this name that was not as this one is; take the source out of the "
+                "list, or if it is another disk, give its slot"
             )
             self._refuse("source-changed", disk.image.name, reason)
 

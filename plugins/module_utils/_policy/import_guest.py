@@ -21,6 +21,7 @@ from .known import Known
 
 #: How images get to the storage: by the modules that work on a node, or by PVE's API alone.
 NODE, API = ROUTES = ("node", "api")
+_LABEL = 40
 _OURS = "vm-{vmid}-(?P<label>.+)-(?P<print>[0-9a-f]{{8}})"
 
 
@@ -147,8 +148,9 @@ def ours(guest: Guest) -> dict[str, tuple[Slot, str]]:
 
 
 def label_of(image: Image) -> str:
-    """The part of a volume's name that tells an image's own name."""
-    return re.sub(r"[^a-z0-9]+", "-", stem(image.name).lower()).strip("-")
+    """The word in a volume's name that tells its image, as ``image_convert`` makes it."""
+    base = re.sub(r"\.[A-Za-z0-9]+$", "", image.name.rpartition("/")[2])
+    return re.sub(r"[^A-Za-z0-9]+", "-", base).strip("-").lower()[:_LABEL].strip("-") or "image"
 
 
 def own_disks(guest: Guest) -> list[Slot]:

@@ -202,7 +202,7 @@ class _Maker:
         if data.get("bios") == "ovmf":
             data.setdefault("machine", _UEFI_MACHINE)
         data.setdefault("scsihw", scsihw)
-        if "memory" not in data:
+        if "memory" not in data and not any(image.refused for image in self._subject.images):
             self._refuse("memory-unknown", "", "no OVF says how much memory the guest has; write memory, in MiB")
         if "ostype" not in data:
             self._warnings.append("no OVF says what system the guest has; write ostype for the right bus and card")

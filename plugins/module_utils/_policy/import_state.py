@@ -29,6 +29,11 @@ class Results:
     attached: _Data = field(default_factory=dict)
 
 
+def as_lines(value: object) -> list[str]:
+    """A list of texts, or an empty one in place of anything else."""
+    return [str(text) for text in value] if isinstance(value, (list, tuple)) else []
+
+
 def _rows(value: object) -> Iterator[_Data]:
     if isinstance(value, (list, tuple)):
         yield from (as_mapping(row) for row in value)
@@ -60,7 +65,7 @@ class State:
             "images": [image for guest in self._guests for image in self._images(guest)],
             "layouts": [layout for guest in self._guests for layout in self._layouts(guest)],
             "report": report,
-            "failed": [row for row in report if row["status"] in ("failed", "refused")],
+            "failed": [f"{row['name']}: {text}" for row in report for text in as_lines(row["errors"])],
         }
 
     # ---- what comes next
@@ -74,16 +79,15 @@ class State:
         return [disk for disk in _rows(guest.get("disks")) if not disk.get("attached")]
 
     def _can_go_on(self, guest: _Data) -> bool:
-        made = self._created.get(str(guest.get("key")), {})
-        return bool(guest.get("todo")) and self._vmid(guest) is not None and not made.get("failed")
+        return bool(guest.get("todo")) and self._vmid(guest) is not None
 
     def _images(self, guest: _Data) -> Iterator[dict[str, object]]:
         """What is to be converted for a guest whose number is known."""
         if self._route == API or guest.get("elsewhere") or not self._can_go_on(guest):
             return
         for disk in self._open(guest):
-            wanted = {key: disk[key] for key in ("path", "member", "storage", "format", "size") if disk.get(key)}
-            yield {**wanted, "vmid": self._vmid(guest)}
+            wanted = {key: disk[key] for key in ("path", "member", "storage", "format") if disk.get(key)}
+            yield {**wanted, **_larger(disk), "vmid": self._vmid(guest)}
 
     def _layouts(self, guest: _Data) -> Iterator[dict[str, object]]:
         """What is to be attached to a guest all of whose images are converted."""
@@ -108,11 +112,10 @@ class State:
         options = as_mapping(disk.get("options"))
         if self._route == API:
             volume = f"{disk['path']}/{disk['member']}" if disk.get("member") else disk["path"]
-            larger = {"size": f"{disk['size']}B"} if disk.get("size") else {}
-            origin = {"storage": disk["storage"], "format": disk["format"], "import_from": volume, **larger}
-            return {"slot": disk["slot"], **origin, **options}
+            origin = {"storage": disk["storage"], "format": disk["format"], "import_from": volume}
+            return {"slot": disk["slot"], **origin, **_larger(disk), **options}
         result = self._converted.get(_place(disk), {})
-        if not result.get("volume") or result.get("failed"):
+        if not result.get("volume") or result.get("error"):
             return {}
         return {"slot": disk["slot"], "volume": result["volume"], **options}
 
@@ -147,26 +150,30 @@ class State:
         if not guest.get("todo"):
             return
         made = self._created.get(str(guest.get("key")), {})
-        if made.get("failed"):
+        if made and made.get("vmid") is None:
             yield str(made.get("msg"))
         for disk in self._open(guest):
             result = self._converted.get(_place(disk), {})
-            if result.get("failed"):
-                yield f"{disk.get('file')}: {result.get('msg')}"
+            if result.get("error"):
+                yield f"{disk.get('file')}: {result['error']}"
         if self._conversion.get("failed") and not self._converted:
             yield str(self._conversion.get("msg"))
         attached = self._attached.get(str(self._vmid(guest)), {})
         if attached.get("failed"):
-            errors = attached.get("errors")
-            yield from map(str, errors if isinstance(errors, (list, tuple)) else [attached.get("msg")])
+            yield from as_lines(attached.get("errors"))
         if self._attachment.get("failed") and not self._attached:
             yield str(self._attachment.get("msg"))
 
     def _disk(self, disk: _Data) -> dict[str, object]:
         result = self._converted.get(_place(disk), {})
         kept = {key: disk.get(key) for key in ("file", "slot", "storage", "format", "virtual_size")}
-        told = {key: result.get(key) for key in ("volume", "checksum", "seconds", "resumed")}
+        told = {key: result.get(key) for key in ("volume", "content_id", "checksum", "verified", "resumed", "seconds")}
         return {**kept, **told}
+
+
+def _larger(disk: _Data) -> dict[str, str]:
+    """The size of a disk that is to be larger than its image."""
+    return {"size": f"{disk['size']}B"} if disk.get("size") else {}
 
 
 def _place(row: _Data) -> tuple[str, str]:

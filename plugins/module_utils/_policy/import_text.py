@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 
 from .._core.size import human_size
 from .import_guest import DiskPlan, GuestPlan
-from .import_sources import MIB, as_mapping
+from .import_sources import MIB, Against, as_mapping
 
 _HARDWARE = ("ostype", "bios", "machine", "cpu", "scsihw", "pool")
 
@@ -21,7 +21,7 @@ def plan_data(plans: Sequence[GuestPlan], policy: str) -> dict[str, object]:
         "guests": [_guest_data(plan) for plan in plans],
         "uploads": [plan.source.path for plan in plans if plan.todo and not plan.against and _is_uploaded(plan)],
         "lines": [line for plan in plans for line in guest_lines(plan, policy)],
-        "refused": [_refusal(plan, one.file, one.code, one.reason) for plan in plans for one in plan.against],
+        "refused": [f"{plan.key}: {_refusal(one)}" for plan in plans for one in plan.against],
     }
 
 
@@ -29,9 +29,10 @@ def _is_uploaded(plan: GuestPlan) -> bool:
     return bool(plan.source.given.get("upload_from"))
 
 
-def _refusal(plan: GuestPlan, file: str, code: str, reason: str) -> str:
-    where = ": ".join(part for part in (plan.key, file) if part)
-    return f"{where}: {reason} ({code})"
+def _refusal(one: Against) -> str:
+    """A reason with the file that it is about, which images' own reasons begin with."""
+    file = "" if one.reason.startswith(f"{one.file}: ") else one.file
+    return f"{': '.join(filter(None, (file, one.reason)))} ({one.code})"
 
 
 def _guest_data(plan: GuestPlan) -> dict[str, object]:
@@ -84,7 +85,7 @@ def guest_lines(plan: GuestPlan, policy: str) -> Iterator[str]:
     if plan.elsewhere:
         yield "  ? it is uploaded first"
     yield from (f"  ? {text}" for text in plan.warnings)
-    yield from (f"  x {': '.join(filter(None, (one.file, one.reason)))} ({one.code})" for one in plan.against)
+    yield from (f"  x {_refusal(one)}" for one in plan.against)
 
 
 def _rows(plan: GuestPlan, policy: str) -> Iterator[tuple[str, str, str, str]]:

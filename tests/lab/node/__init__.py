@@ -8,7 +8,8 @@ They work on the storages in a lab's state folder, whether or not the lab runs, 
         env = node.environment(lab.state, tmp_path / "bin")        # PATH with `pvesm` and `perl` in front
         subprocess.run(["pvesm", "status"], env=env)
 
-A block device is a sparse file in the lab, and that is the path that the tools give.
+A block device is a sparse file in the lab, and that is the path that the tools give; with LAB_DEVICES in the
+environment it is a loop device, and with LAB_DIRTY a new one is not empty.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -16,7 +17,8 @@ from lab.terms import StorageError
 def main(tool: str, state: str, node: str, *arguments: str) -> int:
     """Does what the tool would do; returns its exit status."""
     seed = json.loads(Path(state, "seed.json").read_text())
-    pvesm = Pvesm(Storages(Path(state), seed["storages"], node or str(seed["nodes"][0])))
+    storages = Storages(Path(state), seed["storages"], node or str(seed["nodes"][0]))
+    pvesm = Pvesm(storages, devices="LAB_DEVICES" in os.environ, dirty="LAB_DIRTY" in os.environ)
     try:
         if tool == "perl":
             pvesm.perl(*arguments)

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import NoReturn
 
 from lab.images import GIB, KIB
+from lab.node import loop
 from lab.storages import Storages
 
 UNITS = {"": KIB, "M": KIB * KIB, "G": GIB}
@@ -29,10 +30,16 @@ class _Parser(argparse.ArgumentParser):
 
 
 class Pvesm:
-    """The tool on one node."""
+    """The tool on one node.
 
-    def __init__(self, storages: Storages) -> None:
+    :param devices: block volumes are loop devices, which takes root.
+    :param dirty: new block volumes hold what somebody else has left there, as those of thick LVM do.
+    """
+
+    def __init__(self, storages: Storages, *, devices: bool = False, dirty: bool = False) -> None:
         self._storages = storages
+        self._devices = devices
+        self._dirty = dirty
 
     def call(self, command: str = "", *arguments: str) -> None:
         """`pvesm COMMAND ARGUMENT ...`."""
@@ -49,7 +56,7 @@ class Pvesm:
         program, volid = arguments[2:]
         self._storages.activate(volid)
         if "activate_volumes" in program and "map_volume" in program:
-            print(self._storages.file(volid))
+            print(self._place(volid))
         elif "unmap_volume" not in program:
             raise Refused("the lab's perl can activate_volumes, map_volume and unmap_volume")
 
@@ -100,16 +107,26 @@ class Pvesm:
         image_format = ending[1] if ending else image_format
         volid = self._storages.alloc(given.storage, int(given.vmid), image_format, given.filename,
                                      int(found[1]) * UNITS[found[2]], print)
+        if self._dirty and image_format == "raw" and not self._storages.file_based(given.storage):
+            file = self._storages.file(volid)
+            file.write_bytes(b"left by another guest " * (file.stat().st_size // 22) + bytes(file.stat().st_size % 22))
         print(f"successfully created '{volid}'")
 
     def _free(self, arguments: Sequence[str]) -> None:
         parser = _Parser()
         parser.add_argument("volume")
         volid = parser.parse_args(arguments).volume
+        if self._devices:
+            loop.detach(self._storages.file(volid))
         self._storages.free(volid, print)
         print(f"Removed volume '{volid}'")
 
     def _path(self, arguments: Sequence[str]) -> None:
         parser = _Parser()
         parser.add_argument("volume")
-        print(self._storages.file(parser.parse_args(arguments).volume))
+        print(self._place(parser.parse_args(arguments).volume))
+
+    def _place(self, volid: str) -> str:
+        file = self._storages.file(volid)
+        block = not self._storages.file_based(self._storages.parse_volid(volid)[0])
+        return loop.attach(file) if self._devices and block and file.exists() else str(file)

@@ -11,6 +11,9 @@ from ansible.errors import AnsibleFilterError
 from ansible_collections.diskwright.proxmox.plugins.filter.imports import FilterModule
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.definition import OSTYPES, read_definition
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.layout import read_layout
+from ansible_collections.diskwright.proxmox.plugins.module_utils._image.orders import Order
+from ansible_collections.diskwright.proxmox.plugins.module_utils._policy.import_guest import label_of
+from ansible_collections.diskwright.proxmox.plugins.module_utils._policy.import_sources import Image
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -269,6 +272,13 @@ def test_disks_are_added_to_a_guest_that_is_named_by_number() -> None:
     assert (slots(web), web["boot"], web["scsihw"], web["firmware"]) == ({"web1.vmdk": "scsi1"}, None, None, [])
 
 
+
+
+@given(st.text(max_size=60))
+def test_labels_are_those_of_conversions(name: str) -> None:
+    assert label_of(Image("/in/x.ova", member=name)) == Order("/in/x.ova", member=name).label or not name
+
+
 # ---- what is against it
 
 
@@ -327,6 +337,12 @@ def test_refusals_about_a_guest(source: dict[str, Any], there: list[dict[str, An
     assert codes(source, {"images": [image()]}, *there) == [code]
 
 
+def test_another_image_of_the_same_name_gets_its_slot_from_the_user() -> None:
+    there = guest(120, "x", {"scsi0": "local-lvm:vm-120-web1-76543210,size=1G"})
+    words = {"vmid": 120, "disks": {"web1.vmdk": {"slot": "scsi1"}}}
+    assert slots(one(words, {"images": [image()]}, there)) == {"web1.vmdk": "scsi1"}
+
+
 def test_shared_storage_is_good_for_a_guest_elsewhere() -> None:
     assert codes({"vmid": 120, "storage": "nas"}, {"images": [image()]}, guest(120, "db1", node="pve2")) == []
 
@@ -363,7 +379,7 @@ def test_one_refused_disk_keeps_its_guest_and_no_other() -> None:
 def by_api(source: dict[str, Any], offered: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
     mine = sources(source, defaults={"storage": "local", "memory": 64}, folder="local:import")
     cluster = {"guests": [], "storages": {"pve1": STORAGES}}
-    offers = [offered or {"skipped": True}]
+    offers = [{**offered, "item": source}] if offered else []
     made: dict[str, Any] = FILTERS["import_plan"](mine, cluster, "pve1", [], offers, route="api", **options)
     return made
 
@@ -419,9 +435,12 @@ def test_a_volume_is_taken_unseen_with_a_warning() -> None:
 
 
 def upload(there: dict[str, Any], here: dict[str, Any], *, check: bool) -> dict[str, Any]:
-    mine = sources({"upload_from": "/me/x.vmdk"}, defaults={"storage": "local", "memory": 64})
+    source = {"upload_from": "/me/x.vmdk"}
+    mine = sources(source, defaults={"storage": "local", "memory": 64})
     cluster = {"guests": [], "storages": {"pve1": STORAGES}}
-    made: dict[str, Any] = FILTERS["import_plan"](mine, cluster, "pve1", [there], [here], check=check)
+    made: dict[str, Any] = FILTERS["import_plan"](
+        mine, cluster, "pve1", [there], [{**here, "item": source}], check=check
+    )
     return made
 
 
@@ -548,7 +567,7 @@ def test_nothing_is_attached_of_a_guest_that_lacks_an_image() -> None:
         "failed": True,
         "images": [
             {"path": "/in/a/a.vmdk", "member": "", "volume": "local-lvm:vm-100-a-01234567"},
-            {"path": "/in/b/b.vmdk", "member": "", "failed": True, "msg": "no space"},
+            {"path": "/in/b/b.vmdk", "member": "", "volume": "", "error": "no space"},
         ],
     }
     now = state(two(), created=CREATED, converted=converted)
@@ -556,7 +575,7 @@ def test_nothing_is_attached_of_a_guest_that_lacks_an_image() -> None:
     attached = {"guests": [{"vmid": 100, "failed": False, "errors": []}]}
     end = state(two(), created=CREATED, converted=converted, attached=attached)
     assert {row["name"]: row["status"] for row in end["report"]} == {"a": "imported", "b": "failed"}
-    assert [row["errors"] for row in end["failed"]] == [["b.vmdk: no space"]]
+    assert end["failed"] == ["b: b.vmdk: no space"]
 
 
 def test_a_refused_attachment_is_a_failure_of_its_guest() -> None:
@@ -570,7 +589,7 @@ def test_a_refused_attachment_is_a_failure_of_its_guest() -> None:
 
 def test_a_step_that_fails_as_a_whole_fails_every_guest() -> None:
     end = state(two(), created=CREATED, converted={"failed": True, "msg": "pvesm is missing"})
-    assert [row["errors"] for row in end["failed"]] == [["pvesm is missing"]] * 2
+    assert end["failed"] == ["a: pvesm is missing", "b: pvesm is missing"]
 
 
 def test_the_plan_reads_well() -> None:
