@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from lab import driverfiles
 from lab.agent import FILES, Agent, Inside, Result, agent_of, program, script
 from lab.drives import boot_order, is_drive, parse_drive
 
@@ -104,7 +105,9 @@ class Windows:
     """Disks and the bus that each was last on."""
     forgets_after: int = 2
     media: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    """Labels of media -> files with their paths on it. The label of an ISO is its file name without the suffix."""
+    """Labels of media -> files with their paths on it. The label of an ISO is its file name without the suffix.
+
+    What a driver ISO has is made up (lab.driverfiles) unless it is given here."""
     fails: str = ""
     """A script that Windows refuses to carry out."""
     needs_restart: bool = False
@@ -249,7 +252,8 @@ class Windows:
         list(self.volume_ids(guest))
         for letter, label in self.iso_drives(guest):
             if path.upper().startswith(letter):
-                found = {name.lower(): data for name, data in self.media.get(label, {}).items()}
+                default = driverfiles.standard() if label.startswith("virtio-win") else {}
+                found = {name.lower(): data for name, data in self.media.get(label, default).items()}
                 return found.get(path[len(letter) + 1:].replace("\\", "/").lower())
         return None
 
