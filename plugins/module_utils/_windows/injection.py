@@ -30,6 +30,8 @@ _DRIVERS = ("System32", "drivers")
 _CATALOGUES = ("System32", "CatRoot", "{F750E6C3-38EE-11D1-85E5-00C04FC295EE}")
 #: A file that every Windows has beside its drivers, and whose security descriptor a new one gets.
 _MODEL = "disk.sys"
+#: The folder of backups on the volume, below Windows' own.
+FOLDER = record.FOLDER
 APPLYING, INJECTED = "applying", "injected"
 
 
@@ -93,6 +95,13 @@ def plan_injection(
         change += bootcritical.keep_legacy(found.system, found.windows)
     unfinished = found.record is not None and found.record.state == APPLYING
     return Plan(found.place, change, tuple(files), whole, finish=unfinished)
+
+
+def is_ready(found: Installation, root: str, package: Package) -> bool:
+    """Whether Windows loads a driver while it boots, whoever has seen to it."""
+    there = bootcritical.presence(found.system, found.windows, package.inf)
+    binary = tree.find(root, (found.place.folder, *_DRIVERS, package.inf.binary))
+    return there.start == 0 and not there.overridden and binary is not None
 
 
 def plan_reversal(found: Installation, root: str, store: str, *, legacy: bool) -> Plan:
