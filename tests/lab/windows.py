@@ -227,12 +227,16 @@ class Windows:
 
     def volume_ids(self, guest: Guest) -> Iterator[tuple[str, str, str]]:
         """Volume, letter and label of each volume of disks that are online."""
-        for number, (_slot, file, _service) in enumerate(self.disks(guest)):
-            if file not in self.offline:
+        for number, (slot, file, _service) in enumerate(self.disks(guest)):
+            if file not in self.offline and not self._is_blank(guest, slot):
                 name = guid("volume", file)
                 wanted = self.letters.get(name) or ("C:" if not number else self._free_letter())
                 self.letters[name] = wanted
                 yield name, wanted, LABELS[self.language][1] if not number else ""
+
+    def _is_blank(self, guest: Guest, slot: str) -> bool:
+        """A disk that was made only for its driver has no volumes."""
+        return "serial=diskwright-helper" in (guest.running.drives[slot] if guest.running else "")
 
     def _free_letter(self) -> str:
         return next(f"{letter}:" for letter in "DEFGHIJKLMNOP" if f"{letter}:" not in self.letters.values())
