@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import os
 import typing as t
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from .._core.errors import DiskwrightError, ParseError, Refusal
+from .._core.errors import DiskwrightError, ParseError, PlanRefusedError, Refusal
 from . import record, tree
 from .hive import Hive, HiveError, is_clean
 from .installed import NoWindowsError, Windows, read_windows
-from .ntfs import is_bitlocker, is_ntfs, read_state
+from .ntfs import Read, is_bitlocker, is_ntfs, read_state
 from .record import Record
 from .releases import UnknownReleaseError
 
@@ -67,13 +67,21 @@ def find_windows(volume: Volume, partition: int | None) -> Place:
     if missing:
         there = ", ".join(map(str, volume.partitions))
         raise DiskwrightError(f"{volume.name}: there is no partition {missing[0]}; there are {there}")
-    found = [place for number in candidates for place in _look(volume, number)]
-    if len(found) > 1:
-        numbers = ", ".join(str(place.partition) for place in found)
+    places: list[Place] = []
+    unclean: list[Refusal] = []
+    for number in candidates:
+        refusals = _check_volume(volume, number)
+        unclean += refusals
+        if not refusals:
+            places += _look(volume, number)
+    if len(places) > 1:
+        numbers = ", ".join(str(place.partition) for place in places)
         raise DiskwrightError(f"{volume.name}: partitions {numbers} have a Windows each; say which one with partition")
-    if found:
-        return found[0]
-    locked = [number for number in candidates if _is_locked(volume, number)]
+    if places:
+        return places[0]
+    if unclean:  # they can't be looked into without changing them
+        raise PlanRefusedError(tuple(unclean))
+    locked = [number for number in candidates if _is(volume, number, is_bitlocker)]
     if locked:
         raise DiskwrightError(
             f"{volume.name}: partition {locked[0]} is encrypted with BitLocker, and nothing can be changed in it from"
@@ -82,9 +90,9 @@ def find_windows(volume: Volume, partition: int | None) -> Place:
     raise DiskwrightError(f"{volume.name}: there is no Windows on partition {', '.join(map(str, candidates))}")
 
 
-def _is_locked(volume: Volume, partition: int) -> bool:
+def _is(volume: Volume, partition: int, test: Callable[[Read], bool]) -> bool:
     with volume.opened(partition) as read:
-        return is_bitlocker(read)
+        return test(read)
 
 
 def _look(volume: Volume, partition: int) -> Iterator[Place]:
@@ -101,19 +109,22 @@ def _look(volume: Volume, partition: int) -> Iterator[Place]:
                 return
 
 
-def check_volume(volume: Volume, place: Place) -> list[Refusal]:
-    """What forbids to write to an NTFS volume, from its bytes."""
-    with volume.opened(place.partition) as read:
+def _check_volume(volume: Volume, partition: int) -> list[Refusal]:
+    """What forbids to write to a volume, and even to mount it read-only, from its bytes. Nothing, if it is not NTFS."""
+    with volume.opened(partition) as read:
+        if not is_ntfs(read):
+            return []
         try:
             state = read_state(read)
         except ParseError as error:
-            return [_refusal(volume, str(error), "repair it: start the guest and run chkdsk /f")]
+            return [_refusal(volume, f"partition {partition}: {error}", "start the guest and run chkdsk /f in Windows")]
     refusals = []
     if not state.log_clean:
-        refusals.append(_refusal(volume, "changes wait in the journal of the NTFS volume", _SHUT_DOWN))
+        problem = f"partition {partition}: changes wait in the journal of the NTFS volume"
+        refusals.append(_refusal(volume, problem, _SHUT_DOWN))
     if state.dirty:
-        refusals.append(_refusal(volume, "Windows wants to check the NTFS volume first (it is marked dirty)",
-                                 "start the guest, let chkdsk run, and shut it down fully"))  # fmt: skip
+        problem = f"partition {partition}: Windows wants to check the NTFS volume first (it is marked dirty)"
+        refusals.append(_refusal(volume, problem, "start the guest, let chkdsk run, and shut it down fully"))
     return refusals
 
 
