@@ -299,11 +299,14 @@ def test_verifying_needs_more_than_uploading(lab: Lab, local: Path, tmp_path: Pa
     again = run(lab, src=local, tokenid="up@pve!t")
     assert (again.failure, again.changed, again.data["verified"]) == (None, False, "size")
     (warning,) = again.warnings
-    assert "its checksum can't be verified, because the user may not have the node compute it" in warning
+    assert "its checksum was not verified: the user may not have the node download or verify files (" in warning
+    assert warning.endswith(
+        "grant Datastore.AllocateTemplate on the storage and Sys.AccessNetwork on the node, or write verify=size"
+    )
     assert run(lab, src=local, tokenid="up@pve!t", verify="size").warnings == []
     unknown = run(lab, name="there.iso", trust_file=tmp_path / "t.json", tokenid="up@pve!t")
     assert unknown.failure is not None
-    assert "its checksum can't be recorded, because the user may not have the node compute it" in unknown.failure
+    assert "its checksum can't be recorded: the user may not have the node download or verify files" in unknown.failure
 
 
 # ---- refused

@@ -149,11 +149,7 @@ class StorageFile:
         try:
             return Verdict.CHECKSUM if self._files.has_checksum(expected) else self._mark_different(expected)
         except NotAllowedError as error:
-            self._warnings.append(
-                f"{wish.label}: its checksum can't be verified, because the user may not have the node compute it "
-                f"({error}); grant Datastore.AllocateTemplate on the storage and Sys.AccessNetwork on the node, or "
-                "write verify=size"
-            )
+            self._warnings.append(f"{wish.label}: its checksum was not verified: {error}, or write verify=size")
             return less
 
     def _mark_different(self, expected: Checksum) -> Verdict:
@@ -217,10 +213,7 @@ class StorageFile:
             sent = self._local if Step.UPLOAD in self._done else None
             digest = sent.sha256().digest if sent else self._files.read_sha256()
         except NotAllowedError as error:
-            raise DiskwrightError(
-                f"its checksum can't be recorded, because the user may not have the node compute it ({error}); grant "
-                "Datastore.AllocateTemplate on the storage and Sys.AccessNetwork on the node, or give checksum"
-            ) from error
+            raise DiskwrightError(f"its checksum can't be recorded: {error}, or give checksum") from error
         size = self._files.size()
         if self._trust is None or size is None:
             raise DiskwrightError("it was removed while its checksum was read; run again")

@@ -32,7 +32,13 @@ _GOT = re.compile(r"checksum mismatch: got '([0-9a-fA-F]+)' != expect")
 
 
 class NotAllowedError(DiskwrightError):
-    """The user may not let the node download, and so not verify either."""
+    """The user may not have the node download, and so not verify either. PVE does not say which right is missing."""
+
+    def __init__(self, error: ApiError) -> None:
+        super().__init__(
+            f"the user may not have the node download or verify files ({error.text}); grant Datastore.AllocateTemplate "
+            "on the storage and Sys.AccessNetwork on the node"
+        )
 
 
 class StoredFiles:
@@ -108,7 +114,12 @@ class StoredFiles:
         fields["verify-certificates"] = verify_certificates
         if checksum is not None:
             fields |= {"checksum": checksum.digest, "checksum-algorithm": checksum.algorithm}
-        return tasks.run(self._client, "POST", path(*self._base, "download-url"), fields, deadline)
+        try:
+            return tasks.run(self._client, "POST", path(*self._base, "download-url"), fields, deadline)
+        except ApiError as error:
+            if error.forbidden:
+                raise NotAllowedError(error) from error
+            raise
 
     def delete(self) -> TaskOutcome:
         """Remove the file; fine when there is none any more.
@@ -147,8 +158,4 @@ class StoredFiles:
             if match is None:
                 raise
             return match[1].lower()
-        except ApiError as error:
-            if error.forbidden:
-                raise NotAllowedError(error.text) from error
-            raise
         return None
