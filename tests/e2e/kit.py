@@ -105,6 +105,7 @@ def run_playbook(
     *flags: str,
     inventory: Mapping[str, Any] | None = None,
     cwd: Path | None = None,
+    python: str | Path = sys.executable,
     beside: Mapping[str, str] | None = None,
 ) -> Run:
     """Runs plays, or a playbook of the collection by its name, with ansible-playbook.
@@ -112,6 +113,7 @@ def run_playbook(
     :param env: what is set beside the environment of the tests; None unsets.
     :param inventory: the groups and hosts, in YAML's form; the controller alone when it is not given.
     :param cwd: where it is started; by default in a folder of its own.
+    :param python: what modules run on.
     :param beside: files in the folder of the playbook, with their text.
     """
     with tempfile.TemporaryDirectory(prefix="play-") as folder:
@@ -125,7 +127,7 @@ def run_playbook(
         hosts.write_text(yaml.safe_dump(dict(inventory or {"all": {"hosts": {"localhost": {}}}})))
         environment = _environment(folder, env, results)
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(hosts), "-c", "local", *flags]
-        command += ["-e", json.dumps({"ansible_python_interpreter": sys.executable}), name]  # its path may have spaces
+        command += ["-e", json.dumps({"ansible_python_interpreter": str(python)}), name]  # its path may have spaces
         done = subprocess.run(command, env=environment, cwd=cwd or folder, capture_output=True, text=True, check=False)
         lines = results.read_text().splitlines() if results.exists() else []
     return Run(done.returncode, done.stdout, done.stderr, [Task(**json.loads(line)) for line in lines])
