@@ -118,7 +118,7 @@ seealso:
 EXAMPLES = r"""
 - name: What would Windows need to start from a VirtIO disk?
   diskwright.proxmox.windows_drivers:
-    name: win1
+    name: win2
   register: windows
 
 - name: Say it
@@ -129,19 +129,19 @@ EXAMPLES = r"""
 
 - name: Install the drivers from the ISO in the guest's drive
   diskwright.proxmox.windows_drivers:
-    name: win1
+    name: win2
     state: staged
 
 - name: Before the boot disk changes its bus
   diskwright.proxmox.windows_drivers:
-    name: win1
+    name: win2
     bitlocker: suspended
     fast_startup: false
     san_policy: online_all
 
 - name: Afterwards, as it was
   diskwright.proxmox.windows_drivers:
-    name: win1
+    name: win2
     bitlocker: resumed
     fast_startup: "{{ windows.gathered.fast_startup }}"
     san_policy: "{{ windows.gathered.san_policy }}"

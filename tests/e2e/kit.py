@@ -105,22 +105,29 @@ def run_playbook(
     *flags: str,
     inventory: Mapping[str, Any] | None = None,
     cwd: Path | None = None,
+    python: str | Path = sys.executable,
+    beside: Mapping[str, str] | None = None,
 ) -> Run:
     """Runs plays, or a playbook of the collection by its name, with ansible-playbook.
 
     :param env: what is set beside the environment of the tests; None unsets.
     :param inventory: the groups and hosts, in YAML's form; the controller alone when it is not given.
     :param cwd: where it is started; by default in a folder of its own.
+    :param python: what modules run on.
+    :param beside: files in the folder of the playbook, with their text.
     """
     with tempfile.TemporaryDirectory(prefix="play-") as folder:
         book, results, hosts = Path(folder, "play.yml"), Path(folder, "results"), Path(folder, "hosts.yml")
         name = plays if isinstance(plays, str) else str(book)
         if not isinstance(plays, str):
             book.write_text(yaml.safe_dump(list(plays), sort_keys=False))
+        for file, text in (beside or {}).items():
+            Path(folder, file).parent.mkdir(parents=True, exist_ok=True)
+            Path(folder, file).write_text(text)
         hosts.write_text(yaml.safe_dump(dict(inventory or {"all": {"hosts": {"localhost": {}}}})))
         environment = _environment(folder, env, results)
         command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", str(hosts), "-c", "local", *flags]
-        command += ["-e", json.dumps({"ansible_python_interpreter": sys.executable}), name]  # its path may have spaces
+        command += ["-e", json.dumps({"ansible_python_interpreter": str(python)}), name]  # its path may have spaces
         done = subprocess.run(command, env=environment, cwd=cwd or folder, capture_output=True, text=True, check=False)
         lines = results.read_text().splitlines() if results.exists() else []
     return Run(done.returncode, done.stdout, done.stderr, [Task(**json.loads(line)) for line in lines])

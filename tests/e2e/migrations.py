@@ -78,13 +78,18 @@ class Outcome:
         return str(self.guest["state"])
 
 
-def migrate(lab: Lab, *, check: bool = False, **params: Any) -> Outcome:
-    """Runs the module on the guest, or on `guests`, without Ansible around it."""
+def parameters(**params: Any) -> dict[str, Any]:
+    """The module's parameters for the guest, or for `guests`."""
     defaults = {name: row.get("default") for name, row in migrate_spec().items()}
     own = {"task_timeout": 60, "shutdown_timeout": 60, "agent_timeout": 1, "iso": ISO}
     named = {} if "guests" in params else {"vmid": VMID}
+    return {**defaults, **own, **named, **params}
+
+
+def migrate(lab: Lab, *, check: bool = False, **params: Any) -> Outcome:
+    """Runs the module without Ansible around it."""
     with rig.connect(lab) as client:
-        work = WindowsMigrate(client, {**defaults, **own, **named, **params})
+        work = WindowsMigrate(client, parameters(**params))
         work.prepare()
         if not check:
             work.execute()
@@ -120,10 +125,12 @@ def inside(lab: Lab, vmid: int = VMID) -> Windows:
     return windows_of(lab.guest(vmid))
 
 
-def own_settings(windows: Windows) -> tuple[Any, ...]:
-    """What must be as it was at the end; a policy that was never set is the server's default."""
+def own_settings(lab: Lab, vmid: int = VMID) -> tuple[Any, ...]:
+    """What must be as it was at the end; a policy that was never set is the default. Letters only while it runs."""
+    windows, guest = inside(lab, vmid), lab.guest(vmid)
+    letters = {name: letter for name, letter, _label in windows.volume_ids(guest)} if guest.running else None
     policy = windows.san_policy or (2 if windows.server else 1)
-    return dict(windows.bitlocker), windows.fast_startup, policy, dict(windows.letters), set(windows.offline)
+    return dict(windows.bitlocker), windows.fast_startup, policy, letters, set(windows.offline)
 
 
 def assert_data(lab: Lab, vmid: int = VMID) -> None:

@@ -10,13 +10,26 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.guest_power import GuestPower, power_spec
+from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.guest_snapshot import (
+    GuestSnapshot,
+    snapshot_spec,
+)
+from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.runner import Result
+from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.storage_file import StorageFile, file_spec
 from e2e import kit
-from e2e.kit import HERE, Outcome, converge
+from e2e.kit import HERE, Outcome, converge, run_work
 from lab import Lab
 
 TABLE = yaml.safe_load((HERE / "permissions.yml").read_text())
 JOBS: list[dict[str, Any]] = TABLE["jobs"]
 FIRST = 1000
+#: What makes a module's work, and its arguments. A job without `module` is one of guest_disks.
+MODULES = {
+    "guest_power": (GuestPower, power_spec()),
+    "guest_snapshot": (GuestSnapshot, snapshot_spec()),
+    "storage_file": (StorageFile, file_spec()),
+}
 
 
 @dataclass(frozen=True)
@@ -35,13 +48,24 @@ class Try:
     def seed(self) -> dict[str, Any]:
         """The guest."""
         config = {key: text.format(vmid=self.vmid) for key, text in TABLE["config"].items()}
-        return {"vmid": self.vmid, "name": f"g{self.vmid}", "running": self.job.get("running", False), "config": config}
+        words = {key: self.job[key] for key in ("running", "agent", "snapshots") if key in self.job}
+        return {"vmid": self.vmid, "name": f"g{self.vmid}", **words, "config": config}
 
-    def run(self, lab: Lab) -> Outcome:
+    def run(self, lab: Lab) -> Outcome | Result:
         """Does the job."""
+        tokenid = f"{self.user}!t"
+        if "module" in self.job:
+            words = {"vmid": self.vmid, "here": __file__}
+            params = {
+                key: value.format_map(words) if isinstance(value, str) else value
+                for key, value in self.job["params"].items()
+            }
+            if self.job["module"] != "storage_file":
+                params["vmid"] = self.vmid
+            return run_work(lab, *MODULES[self.job["module"]], tokenid=tokenid, **params)
         guest = {"vmid": self.vmid, "disks": self.job.get("disks", []), **self.job.get("guest", {})}
         params = {key: self.job[key] for key in ("allow_destroy", "power") if key in self.job}
-        return converge(lab, guest, tokenid=f"{self.user}!t", **params)
+        return converge(lab, guest, tokenid=tokenid, **params)
 
 
 @contextmanager
@@ -56,14 +80,21 @@ def seed(tries: Iterable[Try]) -> dict[str, Any]:
     every = list(tries)
     other = {"vmid": 99999, "name": "other", "config": {"scsi0": "local-lvm:vm-99999-disk-0,size=4M"}}
     return {
-        "files": {"samples": ["local"], "local:iso/debian.iso": {"text": "an installer\n"}},
+        "files": {
+            "samples": ["local"],
+            "local:iso/debian.iso": {"text": "an installer\n"},
+            **{f"local:iso/old{one.vmid}.iso": {"text": "an old installer\n"} for one in every},
+        },
+        "web": {"https://example.com/new.iso": {"text": "a new installer\n"}},
         "users": {
             "root@pam": {"tokens": {"test": {"privsep": False}}},
             **{one.user: {"tokens": {"t": {"privsep": False}}} for one in every},
         },
         "roles": {f"R{one.vmid}": list(one.privileges) for one in every},
         "acl": [
-            {"path": path, "role": f"R{one.vmid}", "to": one.user} for one in every for path in ("/vms", "/storage")
+            {"path": path, "role": f"R{one.vmid}", "to": one.user}
+            for one in every
+            for path in ("/vms", "/storage", "/nodes")
         ],
         "guests": [*(one.seed() for one in every), other],
     }

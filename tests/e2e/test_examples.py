@@ -30,13 +30,15 @@ class Ran:
 
 @pytest.fixture(scope="module")
 def ran() -> Iterator[Ran]:
+    seed = yaml.safe_load((HERE / "examples.yml").read_text())
+    beside = seed.pop("controller")
     tasks: list[dict[str, Any]] = []
     for module in filter(uses_api, modules()):
         tasks += three_times(module, examples_of(module))
     for path in filters():
         tasks += [named(path.stem, task) for task, _answer in filter_examples(path)]
-    with started(yaml.safe_load((HERE / "examples.yml").read_text())) as lab:
-        yield Ran(run_playbook(play(tasks), token_env(lab)), lab)
+    with started(seed) as lab:
+        yield Ran(run_playbook(play(tasks), token_env(lab), beside=beside), lab)
 
 
 def named(plugin: str, task: dict[str, Any], stage: str = "") -> dict[str, Any]:

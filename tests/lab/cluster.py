@@ -47,6 +47,8 @@ class Cluster:
         self.random = random.Random(seed)
         """Decides the order in which a config call handles its new values, as Perl's hash order does in PVE."""
         self.bridges = {"vmbr0"}
+        self.web: dict[str, bytes] = {}
+        """What nodes find at a URL."""
         self.crashes: list[str] = []
         """Tracebacks of the lab's own mistakes."""
         self._storages = {node: Storages(root, definitions, node) for node in nodes}

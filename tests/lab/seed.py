@@ -14,6 +14,9 @@
     files:
       samples: [local]                     # the import files of lab.samples
       local:iso/x.iso: {text: hello, times: 100}
+    web:                                   # what nodes find at a URL, instead of asking the network
+      https://example.com/x.iso: {text: hello, times: 100}
+      https://example.com/x.qcow2: {like: "local:import/img.qcow2"}
     guests:
       - vmid: 100
         name: db1
@@ -83,7 +86,8 @@ def plant(cluster: Cluster, seed: Seed) -> None:
 
 
 def wake(cluster: Cluster, seed: Seed) -> None:
-    """What no file keeps, at each start: which slots are stuck, what agents know."""
+    """What no file keeps, at each start: which slots are stuck, what agents know, what the web holds."""
+    cluster.web |= {url: _found(cluster, words) for url, words in seed.get("web", {}).items()}
     for words in seed.get("guests", []):
         guest = cluster.find(int(words["vmid"]))
         if guest is None:
@@ -147,7 +151,16 @@ def _file(cluster: Cluster, name: str, content: Any) -> None:
     if "copy" in content:
         target.write_bytes(Path(content["copy"]).read_bytes())
     else:
-        target.write_bytes(str(content.get("text", "")).encode() * int(content.get("times", 1)))
+        target.write_bytes(_content(content))
+
+
+def _found(cluster: Cluster, words: Mapping[str, Any]) -> bytes:
+    """What a URL of the seed gives."""
+    return cluster.storages(cluster.nodes[0]).file(words["like"]).read_bytes() if "like" in words else _content(words)
+
+
+def _content(words: Mapping[str, Any]) -> bytes:
+    return str(words.get("text", "")).encode() * int(words.get("times", 1))
 
 
 def _text(value: Any) -> str:

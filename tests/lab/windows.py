@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
+from lab import driverfiles
 from lab.agent import FILES, Agent, Inside, Result, agent_of, program, script
 from lab.drives import boot_order, is_drive, parse_drive
 
@@ -104,7 +105,9 @@ class Windows:
     """Disks and the bus that each was last on."""
     forgets_after: int = 2
     media: dict[str, dict[str, bytes]] = field(default_factory=dict)
-    """Labels of media -> files with their paths on it. The label of an ISO is its file name without the suffix."""
+    """Labels of media -> files with their paths on it. The label of an ISO is its file name without the suffix.
+
+    What a driver ISO has is made up (lab.driverfiles) unless it is given here."""
     fails: str = ""
     """A script that Windows refuses to carry out."""
     needs_restart: bool = False
@@ -224,12 +227,16 @@ class Windows:
 
     def volume_ids(self, guest: Guest) -> Iterator[tuple[str, str, str]]:
         """Volume, letter and label of each volume of disks that are online."""
-        for number, (_slot, file, _service) in enumerate(self.disks(guest)):
-            if file not in self.offline:
+        for number, (slot, file, _service) in enumerate(self.disks(guest)):
+            if file not in self.offline and not self._is_blank(guest, slot):
                 name = guid("volume", file)
                 wanted = self.letters.get(name) or ("C:" if not number else self._free_letter())
                 self.letters[name] = wanted
                 yield name, wanted, LABELS[self.language][1] if not number else ""
+
+    def _is_blank(self, guest: Guest, slot: str) -> bool:
+        """A disk that was made only for its driver has no volumes."""
+        return "serial=diskwright-helper" in (guest.running.drives[slot] if guest.running else "")
 
     def _free_letter(self) -> str:
         return next(f"{letter}:" for letter in "DEFGHIJKLMNOP" if f"{letter}:" not in self.letters.values())
@@ -249,7 +256,8 @@ class Windows:
         list(self.volume_ids(guest))
         for letter, label in self.iso_drives(guest):
             if path.upper().startswith(letter):
-                found = {name.lower(): data for name, data in self.media.get(label, {}).items()}
+                default = driverfiles.standard() if label.startswith("virtio-win") else {}
+                found = {name.lower(): data for name, data in self.media.get(label, default).items()}
                 return found.get(path[len(letter) + 1:].replace("\\", "/").lower())
         return None
 

@@ -87,7 +87,11 @@ class Passage:
     end: End | None = None
     done: list[Step] = field(default_factory=list)
     failed: list[tuple[Step, str]] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def changed(self) -> bool:
+        """Whether anything was done but waiting."""
+        return any(not isinstance(step, Wait) for step in self.done)
 
 
 class Migrator:
@@ -219,8 +223,11 @@ class Migrator:
         return True
 
     def _fail(self, step: Step, error: DiskwrightError, passage: Passage) -> None:
+        """A step failed for good. Without its journal a migration can't turn back either: it stays where it is."""
         text = self._sentence(error)
         passage.failed.append((step, text))
+        if isinstance(step, Note):
+            raise DiskwrightError(f"its journal can't be written: {text}")
         self._memory = replace(self._memory, trouble=text)
 
     def _settle(self) -> None:
@@ -237,7 +244,7 @@ class Migrator:
     def _perform(self, step: Step, now: Situation) -> str:
         """Carry a step out. :returns: what was waited for in vain, else an empty string."""
         if isinstance(step, Wait):
-            return self._wait(step.what)
+            return self._wait(step)
         work: Mapping[type[Step], Callable[[t.Any, Situation], None]] = {
             Note: self._note,
             Revert: self._revert,
@@ -251,30 +258,43 @@ class Migrator:
         work[type(step)](step, now)
         return ""
 
-    def _config(self, method: str, parameters: Mapping[str, str], now: Situation) -> None:
-        """One configuration call, refused by PVE if the guest is not the one that was looked at."""
+    def _config(
+        self, method: str, parameters: Mapping[str, str], now: Situation, reached: Callable[[Guest], bool]
+    ) -> None:
+        """One configuration call, refused by PVE if the guest is not the one that was looked at.
+
+        :param reached: whether a guest is as the call makes it, for when its answer is lost.
+        :raises DiskwrightError: it failed, or PVE says that it is done and it is not so.
+        """
         deadline = Deadline(self._patience.task)
         where = path("nodes", now.guest.node, "qemu", now.guest.vmid, "config")
         values = {**parameters, "digest": now.guest.digest}
-        tasks.until_unlocked(lambda: tasks.run(self._client, method, where, values, deadline), deadline)
+        tasks.insist(
+            lambda: tasks.run(self._client, method, where, values, deadline),
+            lambda: reached(read_again(self._client, now.guest)),
+            self._settle,
+            deadline,
+            self._sleep,
+        )
+        if not reached(read_again(self._client, now.guest)):
+            raise DiskwrightError(f"Proxmox VE says that it is done, and the guest is not so: {', '.join(parameters)}")
 
     def _note(self, step: Note, now: Situation) -> None:
         text = write_note(now.guest.configured.description, step.journal)
-        self._config("PUT", {"description": text} if text else {"delete": "description"}, now)
+        parameters = {"description": text} if text else {"delete": "description"}
+        self._config("PUT", parameters, now, lambda guest: (guest.configured.description or "") == text.rstrip())
 
     def _revert(self, step: Revert, now: Situation) -> None:
-        self._config("PUT", {"revert": ",".join(step.keys)}, now)
+        keys = set(step.keys)
+        self._config("PUT", {"revert": ",".join(step.keys)}, now, lambda guest: not keys & guest.changed_keys)
 
     def _configure(self, step: Configure, now: Situation) -> None:
-        self._config("POST", change(now.guest.configured, step.keys), now)
-        after = read_again(self._client, now.guest)
-        left = differing(after.configured, step.keys)
-        if left:
-            raise DiskwrightError(f"Proxmox VE says that it is done, and {', '.join(left)} is not as it was told")
+        parameters = change(now.guest.configured, step.keys)
+        self._config("POST", parameters, now, lambda guest: not differing(guest.configured, step.keys))
 
     def _destroy(self, step: Destroy, now: Situation) -> None:
-        slot = now.guest.configured.unused_slot_of(step.volume)
-        self._config("POST", {"delete": str(slot)}, now)
+        slot = str(now.guest.configured.unused_slot_of(step.volume))
+        self._config("POST", {"delete": slot}, now, lambda guest: guest.configured.unused_slot_of(step.volume) is None)
 
     def _set(self, step: Inside, now: Situation) -> None:
         self._drivers(now, step.settings)
@@ -309,25 +329,25 @@ class Migrator:
         what = core_snapshot.Step.DELETE if step.gone else core_snapshot.Step.TAKE
         snapshots.carry_out(self._client, now.guest, wish, what, Deadline(self._patience.task))
 
-    def _wait(self, what: Awaited) -> str:
-        seconds = self._patience.agent if what is Awaited.AGENT else self._patience.task
+    def _wait(self, step: Wait) -> str:
+        seconds = self._patience.task if step.what is Awaited.UNLOCKED else self._patience.agent
         deadline, pause = Deadline(seconds), _FIRST_POLL
-        while not self._reached(what):
+        while not self._reached(step):
             if deadline.passed:
-                return what.value
+                return step.what.value
             self._sleep(min(pause, deadline.remaining))
             pause = min(pause * _POLL_GROWTH, _LONGEST_POLL)
         return ""
 
-    def _reached(self, what: Awaited) -> bool:
+    def _reached(self, step: Wait) -> bool:
         guest = read_again(self._client, self._guest)
-        if what is Awaited.UNLOCKED:
+        if step.what is Awaited.UNLOCKED:
             return guest.lock is None
         if not guest.running:
             return True  # nobody will answer any more, and the state machine knows what that means
         try:
             self._agent.ping()
-            self._inside.gather()
+            windows = self._inside.gather()
         except NoAgentError as error:
             self._heard = self._sentence(error)
             if error.permanent:
@@ -335,5 +355,5 @@ class Migrator:
         except AgentError as error:
             self._heard = self._sentence(error)  # Windows is not quite up yet
         else:
-            return True
+            return set(step.volumes) <= {volume.identity for volume in windows.volumes}
         return False

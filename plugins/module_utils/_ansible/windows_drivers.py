@@ -15,12 +15,15 @@ from .._pve.agent import Agent
 from .._pve.reads import find_guest
 from .._windows.drivers import DRIVERS
 from .._windows.inside import SAN_POLICIES, Windows
+from .._windows.releases import UnknownReleaseError, find_iso
 from .._windows.staging import BITLOCKER, Package, Plan, Wish, make_plan
 from .one_guest import one_guest_spec
 from .runner import Result
 from .windows_guest import DriverFolder, WindowsGuest
 
 if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .._pve.client import Client
 
 
@@ -127,7 +130,20 @@ class WindowsDrivers:
             },
             changed=bool(self._plan.steps),
             diff=self._diff(),
+            warnings=list(self._warnings()),
         )
+
+    def _warnings(self) -> Iterator[str]:
+        """What is known against the ISO that drivers are taken from."""
+        if not self._plan.stage or self._folder or not self._found.iso:
+            return
+        _letter, label = self._found.iso
+        try:
+            defect, source = find_iso(label).defect, find_iso(label).source
+        except UnknownReleaseError:
+            return
+        if defect:
+            yield f"{self._guest.label}: {label}: {defect} ({source})"
 
     def _diff(self) -> str:
         steps = self._plan.steps

@@ -122,7 +122,7 @@ class WindowsGuest:
             driver, place = DRIVERS[package.name], f"{base}-{package.name}"
             self._agent.run(["cmd.exe", "/d", "/c", "mkdir", place])  # it may be there
             for file in folder.files(driver, windows):
-                self._agent.write(f"{place}\\{file.name}", file.read_bytes(), shell)
+                self._agent.write(f"{place}\\{file.name.lower()}", file.read_bytes(), shell)
             infs.append(f"{place}\\{driver.inf}")
         try:
             return _RESTART in self._run("stage", infs=infs)["exits"]

@@ -138,8 +138,8 @@ class Fleet:
         job.forecast = foretell(job.situation)
 
     def migrate(self) -> None:
-        """Migrate the guests that have something to do."""
-        self.each(self._migrate, [job for job in self.jobs if job.forecast is not None and job.forecast.changes])
+        """Migrate the guests that have something to do, or to wait for."""
+        self.each(self._migrate, [job for job in self.jobs if job.forecast is not None and not job.forecast.idle])
 
     @staticmethod
     def _migrate(job: Job) -> None:
@@ -235,7 +235,7 @@ def _result(job: Job, *, executed: bool) -> dict[str, t.Any]:
         "vmid": situation.guest.vmid,
         "name": situation.guest.name,
         "node": situation.guest.node,
-        "changed": bool(job.passage.done) if job.passage else forecast.changes and not executed,
+        "changed": job.passage.changed if job.passage else forecast.changes and not executed,
         "failed": end.state in _FAILED or turned_back,
         "standing": found.standing.value,
         "state": end.state.value,

@@ -243,6 +243,8 @@ def insist(
     settle: t.Callable[[], object],
     deadline: Deadline,
     sleep: Sleep = time.sleep,
+    *,
+    failure_may_count: bool = True,
 ) -> TaskOutcome:
     """Make a request until it is known what became of it.
 
@@ -251,6 +253,7 @@ def insist(
     :param request: the call, waited for to its end.
     :param reached: whether what the request is for has come about, whoever did it.
     :param settle: waits until nothing is under way any more.
+    :param failure_may_count: whether a request that has failed is fine if what it is for has come about all the same.
     :raises ApiError, TaskFailedError: it failed, and what it is for has not come about.
     """
     for attempt in range(_MOST_RETRIES + 1):
@@ -258,9 +261,9 @@ def insist(
             return until_unlocked(request, deadline, sleep)
         except (ApiError, TaskFailedError) as error:
             settle()
-            if reached():
-                return TaskOutcome(upid="", exit_status="OK")
             unanswered = isinstance(error, ApiError) and (error.lost or error.no_worker)
+            if (unanswered or failure_may_count) and reached():
+                return TaskOutcome(upid="", exit_status="OK")
             if not unanswered or attempt == _MOST_RETRIES:
                 raise
     raise AssertionError("the last attempt ends it")

@@ -274,6 +274,8 @@ def _online_refusals(now: Situation, move: _Move) -> Iterator[Refusal]:
     if now.windows is None and guest.running:
         said = f" ({now.heard})" if now.heard else ""
         yield _refusal(guest, f"its guest agent does not answer{said}", "write staging: offline", **staging)
+    if now.windows is not None and now.windows.powershell is None:
+        yield _refusal(guest, f"{now.windows.product} has no PowerShell", "write staging: offline", **staging)
     if not agent_enabled(guest):
         yield _refusal(guest, "its configuration has no guest agent", "enable it, or write staging: offline", **staging)
     if move.controller and any(slot.bus == "scsi" and d.is_disk for slot, d in guest.configured.drives.items()):

@@ -32,22 +32,28 @@ class Forecast:
     :param lines: for people; empty when nothing is done.
     :param end: how it ends if every step succeeds.
     :param changes: whether anything is done.
+    :param idle: whether there is nothing to wait for either.
     """
 
     lines: tuple[Line, ...]
     end: End
     changes: bool
+    idle: bool
 
 
 def foretell(now: Situation) -> Forecast:
     """Play a migration through from where it stands."""
     lines: list[Line] = []
     windows = now.windows or _UNKNOWN
+    changes = False
     for number in range(_MOST_STEPS):
         step = next_step(now)
         if isinstance(step, End):
-            return Forecast((*lines, *_ending(step, changes=number > 0)), step, number > 0)
+            return Forecast((*lines, *_ending(step, changes=changes)), step, changes, idle=number == 0)
+        changes = changes or not isinstance(step, Wait)
         lines.extend(step.lines)
+        if isinstance(step, Wait) and now.journal is not None and now.journal.online and windows is _UNKNOWN:
+            lines.append(Line("?", "windows", "is asked then, and guarded as far as it needs that"))
         if now.windows is not None:
             windows = now.windows
         after = _carried_out(now, step, windows)

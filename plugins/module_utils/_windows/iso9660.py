@@ -7,7 +7,7 @@
 The virtio-win ISO is made with ``mkisofs -r -iso-level 4`` (virtio-win-pkg-scripts, ``virtio-win.spec``): ISO 9660 with
 names of its own (level 4) and again in Rock Ridge. Names are compared without regard to case, as Windows does.
 
-Sources: ECMA-119 (ISO 9660), IEEE P1282 (Rock Ridge, ``NM``).
+Sources: ECMA-119 (ISO 9660), IEEE P1281 (``CE``) and P1282 (Rock Ridge, ``NM``).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ _SECTOR: t.Final = 2048
 _FIRST_DESCRIPTOR: t.Final = 16
 _PRIMARY, _END = 1, 255
 _MOST_DESCRIPTORS: t.Final = 32
+_MOST_CONTINUED: t.Final = 8
 _DIRECTORY: t.Final = 0x02
 _MULTI_EXTENT: t.Final = 0x80
 #: No folder and no driver is larger; an image that says so is damaged.
@@ -140,22 +141,25 @@ class IsoImage:
         plain = _entry(record)
         if record[25] & _MULTI_EXTENT:
             raise IsoError(f"{self._path}: {plain.name} is in several pieces, as no driver is")
-        names = b"".join(field[5:] for field in _system_use(record) if field[:2] == b"NM" and not field[4] & 0x06)
+        fields = self._system_use(record[33 + record[32] + (record[32] + 1) % 2 :])
+        names = b"".join(field[5:] for field in fields if field[:2] == b"NM" and not field[4] & 0x06)
         return Entry(names.decode("utf-8", "replace"), plain.start, plain.size, plain.is_folder) if names else plain
+
+
+    def _system_use(self, area: bytes, depth: int = 0) -> Iterator[bytes]:
+        """The fields behind a record's name, and those that are continued elsewhere, as a long name is."""
+        position = 0
+        while position + 4 <= len(area) and area[position + 2] >= 4:
+            field = area[position : position + area[position + 2]]
+            position += area[position + 2]
+            if field[:2] == b"CE" and len(field) == 28 and depth < _MOST_CONTINUED:
+                sector, offset, size = (int.from_bytes(field[place : place + 4], "little") for place in (4, 12, 20))
+                yield from self._system_use(self._bytes(sector * _SECTOR + offset, size), depth + 1)
+            elif len(field) >= 5:
+                yield field
 
 
 def _entry(record: bytes) -> Entry:
     sector, size = struct.unpack_from("<I4xI", record, 2)
     name = record[33 : 33 + record[32]].decode("latin-1").partition(";")[0].rstrip(".")
     return Entry(name, sector * _SECTOR, size, bool(record[25] & _DIRECTORY))
-
-
-def _system_use(record: bytes) -> Iterator[bytes]:
-    """The fields behind a record's name. Those that are continued elsewhere are left out: our names are short."""
-    position = 33 + record[32] + (record[32] + 1) % 2
-    while position + 4 <= len(record):
-        length = record[position + 2]
-        if length < 5:
-            return
-        yield record[position : position + length]
-        position += length

@@ -58,7 +58,7 @@ from .steps import (
 _REBOOTS = 4
 _MOST_STAGINGS = 2
 _MOST_STARTS = 2
-_GUARD, _SETTLE, _KEEP, _ENDED = "guard", "settle", "keep", "ended"
+_GUARD, _ONLINE, _SETTLE, _LETTERS, _KEEP, _ENDED = "guard", "online", "settle", "letters", "keep", "ended"
 
 
 def next_step(now: Situation) -> Step | End:
@@ -197,6 +197,8 @@ def _guarding(now: Situation, journal: Journal, windows: Windows) -> Step | None
     """What Windows needs for its disks to change their bus, as far as it is not so. What it had is noted first."""
     if journal.guard is None:
         return Note(now.noting(guard=guard_of(windows), answered=True))
+    if windows.powershell is None:
+        return None  # nothing can be set in it
     settings: dict[str, t.Any] = {}
     if volumes := protected(windows):
         settings |= {"bitlocker": "suspended", "bitlocker_volumes": list(volumes), "bitlocker_reboots": _REBOOTS}
@@ -331,7 +333,7 @@ def _judge(now: Situation, journal: Journal) -> Step | End:
     if windows is not None:
         held = windows.boot_disk.service if windows.boot_disk else None
         if (held or "").lower() == journal.driver:
-            return Note(now.noting(phase=Phase.COMMIT, answered=True))
+            return _complete(now, journal, windows) or Note(now.noting(phase=Phase.COMMIT, answered=True))
         held = held or "an unknown driver"
         return _back(now, f"Windows came up, and its system disk hangs on {held} instead of {journal.driver}")
     if journal.answered:
@@ -343,6 +345,26 @@ def _judge(now: Situation, journal: Journal) -> Step | End:
             " verdict: commit or verdict: roll_back",
         )
     return Wait(Awaited.AGENT)
+
+
+def _complete(now: Situation, journal: Journal, windows: Windows) -> Step | None:
+    """Every disk that was online is online, and every volume that had a letter is there."""
+    guard = journal.guard
+    if guard is None or windows.powershell is None:
+        return None
+    if (offline := _offline(guard, windows)) and _ONLINE not in now.memory.done:
+        return Inside(_ONLINE, {"online": offline})
+    there = {volume.identity for volume in windows.volumes}
+    gone = {letter: volume for letter, volume in guard.letters.items() if volume not in there}
+    if not gone:
+        return None
+    if Awaited.VOLUMES.value in now.memory.late:
+        return _back(now, f"Windows came up without {', '.join(sorted(gone))}")
+    return Wait(Awaited.VOLUMES, tuple(sorted(gone.values())))
+
+
+def _offline(guard: Guard, windows: Windows) -> list[str]:
+    return [disk for disk in online_disks(windows, online=False) if disk in guard.online]
 
 
 def _start(now: Situation, why: str = "") -> Step | End:
@@ -372,7 +394,7 @@ def _commit(now: Situation, journal: Journal) -> Step | End:
 def _settle(now: Situation, journal: Journal) -> Step | End | None:
     """Windows gets its own settings back. ``None`` when it never had others."""
     guard, windows = journal.guard, now.windows
-    if guard is None or _SETTLE in now.memory.done:
+    if guard is None or _LETTERS in now.memory.done:
         return Note(now.noting(settled=True))
     if not now.guest.running:
         return _clean(now) or _start(now)
@@ -381,7 +403,10 @@ def _settle(now: Situation, journal: Journal) -> Step | End | None:
             return End(State.STUCK, _silent(journal))
         return Wait(Awaited.AGENT)
     settings = _settings(guard, windows)
-    return Inside(_SETTLE, settings) if settings else Note(now.noting(settled=True))
+    if settings and _SETTLE not in now.memory.done:
+        return Inside(_SETTLE, settings)
+    letters = _letters(guard, windows)
+    return Inside(_LETTERS, {"letters": letters}) if letters else Note(now.noting(settled=True))
 
 
 def _silent(journal: Journal) -> str:
@@ -396,6 +421,8 @@ def _silent(journal: Journal) -> str:
 
 def _settings(guard: Guard, windows: Windows) -> dict[str, t.Any]:
     """What of its own Windows does not have now."""
+    if windows.powershell is None:
+        return {}
     settings: dict[str, t.Any] = {}
     states = windows.bitlocker or {}
     suspended = [volume for volume in guard.bitlocker if states.get(volume) == "suspended"]
@@ -405,11 +432,16 @@ def _settings(guard: Guard, windows: Windows) -> dict[str, t.Any]:
         settings["fast_startup"] = guard.fast_startup
     if guard.san_policy is not None and windows.san_policy != guard.san_policy:
         settings["san_policy"] = guard.san_policy
-    if offline := [disk for disk in online_disks(windows, online=False) if disk in guard.online]:
+    if offline := _offline(guard, windows):
         settings["online"] = offline
-    if any(windows.letters.get(letter) != volume for letter, volume in guard.letters.items()):
-        settings["letters"] = dict(guard.letters)
     return settings
+
+
+def _letters(guard: Guard, windows: Windows) -> dict[str, str]:
+    """Letters that belong to another volume than they did, of the volumes that are there."""
+    there = {volume.identity for volume in windows.volumes} if windows.powershell else set()
+    wrong = {letter: volume for letter, volume in guard.letters.items() if windows.letters.get(letter) != volume}
+    return {letter: volume for letter, volume in wrong.items() if volume in there}
 
 
 # ---- back
@@ -437,8 +469,8 @@ def _go_back(now: Situation, journal: Journal) -> Step | End:
 
 def _stop_to_go_back(now: Situation, journal: Journal) -> Step:
     switched = not differing(now.guest.live, journal.after)
-    needed = journal.guard.controllers if journal.guard else ()
-    if now.windows is not None and switched and needed and _KEEP not in now.memory.done:
+    needed = journal.guard.controllers if journal.guard and switched and _KEEP not in now.memory.done else ()
+    if now.windows is not None and now.windows.powershell is not None and needed:
         # Windows may have switched off the controllers that it was started without.
         return Inside(_KEEP, {"boot_start": list(needed)})
     return _shut_down(now)

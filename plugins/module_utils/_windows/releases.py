@@ -182,6 +182,8 @@ class Release:
     :param last_iso: the last version whose drivers it loads, or an empty string when there is no newer one that fails.
     :param because: why this ISO and no newer one.
     :param source: who says so.
+    :param setup_iso: the version to take for an unattended Setup, when that is another one; else empty.
+    :param setup_because: why, and who says so.
     """
 
     key: str
@@ -200,6 +202,8 @@ class Release:
     last_iso: str
     because: str
     source: str
+    setup_iso: str = ""
+    setup_because: str = ""
 
     def __post_init__(self) -> None:
         first, last = self.builds
@@ -211,7 +215,8 @@ class Release:
             "legacy_bus": self.legacy_bus == ("ide" if old else "sata"),
             "registry": (self.registry is Registry.DRIVER_DATABASE) == (self.number >= (6, 2)),
             "iso": self.iso in ISOS and (not self.last_iso or ISOS[self.last_iso].number >= ISOS[self.iso].number),
-            "texts": bool(self.because and self.source),
+            "texts": bool(self.because and self.source) and bool(self.setup_iso) == bool(self.setup_because),
+            "setup_iso": self.setup_iso in ("", *ISOS),
         }
         wrong = [name for name, right in checks.items() if not right]
         if wrong:
@@ -222,6 +227,11 @@ class Release:
         """NT's version as numbers that can be compared."""
         major, minor = self.version.split(".")
         return int(major), int(minor)
+
+    @property
+    def iso_for_setup(self) -> str:
+        """The version of the ISO to take for an unattended Setup."""
+        return self.setup_iso or self.iso
 
     @property
     def buses(self) -> tuple[str, ...]:
@@ -255,6 +265,7 @@ _SEVEN = (
 )
 _EIGHT = "from 0.1.217 its drivers are signed for tests only, and are not loaded"
 _TEN = "0.1.285 and 0.1.292 can return wrong data; 0.1.271 is the last one before them"
+_SETUP_2016 = "it is reported to refuse the drivers from 0.1.262 on (incus-windows#7)"
 _XP_SOURCE = "scripts, data/old-drivers (Wxp, Wnet) and data/rpm_changelog"
 _SEVEN_SOURCE = "scripts#40, scripts#43, kvm#485"
 _EIGHT_SOURCE = "scripts#61, scripts#116, kvm#1112, kvm#1366"
@@ -312,7 +323,7 @@ _ROWS: tuple[Release, ...] = (
     ),
     Release(
         "2016", "Windows Server 2016", _SERVER, "10.0", (14393, 17762), "win10", "2k16", _64, _ALL, "sata",
-        Signature.MICROSOFT, _NEW, "0.1.271", "", _TEN, _TEN_SOURCE,
+        Signature.MICROSOFT, _NEW, "0.1.271", "", _TEN, _TEN_SOURCE, "0.1.240", _SETUP_2016,
     ),
     Release(
         "2019", "Windows Server 2019", _SERVER, "10.0", (17763, 20347), "win10", "2k19", _64, _ALL, "sata",

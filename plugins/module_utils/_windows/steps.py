@@ -170,14 +170,19 @@ class Awaited(str, Enum):
     """What can be waited for."""
 
     AGENT = "agent"
+    VOLUMES = "volumes"
     UNLOCKED = "unlocked"
 
 
 @dataclass(frozen=True, slots=True)
 class Wait(Step):
-    """Nothing is done until something is so, or time is over."""
+    """Nothing is done until something is so, or time is over.
+
+    :param volumes: identifiers of the volumes that Windows should see.
+    """
 
     what: Awaited
+    volumes: tuple[str, ...] = ()
 
 
 class State(str, Enum):

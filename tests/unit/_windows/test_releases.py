@@ -128,6 +128,11 @@ def test_recommended_isos_load() -> None:
     assert [row.key for row in TABLE.values() if not row.takes(row.iso)] == []
 
 
+def test_isos_for_setup() -> None:
+    assert TABLE["2016"].iso_for_setup == "0.1.240"
+    assert TABLE["2022"].iso_for_setup == TABLE["2022"].iso == "0.1.271"
+
+
 def test_isos_are_in_order() -> None:
     numbers = [iso.number for iso in ISOS.values()]
     assert numbers == sorted(set(numbers))
@@ -156,6 +161,8 @@ def test_unknown_iso() -> None:
         ({"iso": "0.1.272"}, "iso"),
         ({"last_iso": "0.1.141"}, "iso"),
         ({"because": ""}, "texts"),
+        ({"setup_iso": "0.1.240"}, "texts"),
+        ({"setup_iso": "0.1.241", "setup_because": "so"}, "setup_iso"),
     ],
 )
 def test_a_wrong_row_is_not_built(changes: dict[str, object], named: str) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -262,6 +262,7 @@ class World:
             server=True,
             architecture="amd64",
             release=TABLE["2022"],
+            powershell="5.1",
             boot_disk=system,
             disks=(system, Disk(1, "data", None, offline="data" in inner.offline)),
             drivers={name: self._driver(name) for name in VIRTIO.values()},
@@ -269,9 +270,14 @@ class World:
             bitlocker={"C:": inner.bitlocker},
             fast_startup=inner.fast_startup,
             san_policy=inner.san_policy,
-            volumes=tuple(Volume(v, letter, None, "NTFS", None, fixed=True) for letter, v in inner.letters.items()),
+            volumes=tuple(self._volumes()),
             iso=iso if any("virtio-win" in text for text in self.live.values()) else None,
         )
+
+    def _volumes(self) -> Iterator[Volume]:
+        for letter, name in self.inner.letters.items():
+            if not (name == "volume-d" and "data" in self.inner.offline):
+                yield Volume(name, letter, None, "NTFS", None, fixed=True)
 
     def _driver(self, name: str) -> DriverState:
         there = name in self.inner.installed
@@ -360,7 +366,7 @@ class World:
     def _wait(self, step: Wait, memory: Memory) -> Memory:
         if step.what is Awaited.UNLOCKED:
             self.lock = None
-        elif self.windows() is None:
+        elif step.what is Awaited.VOLUMES or self.windows() is None:
             return replace(memory, late=memory.late | {step.what.value})
         return memory
 
