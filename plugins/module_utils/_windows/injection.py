@@ -145,7 +145,7 @@ def carry_out(plan: Plan, root: str, store: str, planned_digest: str) -> None:
         os.makedirs(store, mode=0o700, exist_ok=True)
         tree.make_folder(root, (plan.place.folder, record.FOLDER), os.path.dirname(like))
         for folder, model in folders.items():
-            _back_up(plan, root, source, folder, model)
+            _back_up(plan.record, root, source, folder, model, anew=plan.fresh)
     for file in plan.files:
         _write(root, file, tree.find(root, (plan.place.folder, *_DRIVERS, _MODEL)) or like)
     if plan.change:
@@ -253,23 +253,21 @@ def _reversed_file(root: str, one: FileChange, folders: Iterable[str | None], ke
 # ---- carrying out
 
 
-def _back_up(plan: Plan, root: str, source: str, folder: str, like: str | None) -> None:
+def _back_up(known: Record, root: str, source: str, folder: str, like: str | None, *, anew: bool) -> None:
     """Put everything into a folder that is needed to go back. What earlier runs have put there is older, and stays.
 
     :param like: a file that only administrators may read: a registry hive has secrets.
+    :param anew: whether what lies there is of other times.
     """
-    assert plan.record is not None  # only an injection is recorded
-    hive = os.path.join(folder, record.HIVE)
-    if plan.fresh or not os.path.exists(hive):
-        tree.copy(source, hive, like)
-    for change in plan.record.files:
+    sources = {record.HIVE: source}
+    for change in known.files:
         there = tree.find(root, change.parts)
-        if change.before is None or there is None:
-            continue
-        saved = os.path.join(folder, change.before)
-        if plan.fresh or not os.path.exists(saved):
-            tree.copy(there, saved, like)
-    record.save(folder, dataclasses.replace(plan.record, state=APPLYING), like)
+        if change.before is not None and there is not None:
+            sources[change.before] = there
+    for name, path in sources.items():
+        if anew or not os.path.exists(os.path.join(folder, name)):
+            tree.copy(path, os.path.join(folder, name), like)
+    record.save(folder, dataclasses.replace(known, state=APPLYING), like)
 
 
 def _write(root: str, file: NewFile, like: str) -> None:

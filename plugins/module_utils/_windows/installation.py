@@ -164,7 +164,7 @@ def read_installation(volume: Volume, root: str, place: Place, store: str) -> In
 
 
 def find_backup(root: str, place: Place, store: str) -> str | None:
-    """The SYSTEM hive as it was saved by a run that was cut off between taking it away and putting the new one there."""
+    """The SYSTEM hive as it was saved by a run that was cut off after it had taken the old one away."""
     saved = tree.find(root, (place.folder, record.FOLDER, record.HIVE))
     return saved or tree.find(store, (record.HIVE,))
 
