@@ -42,6 +42,7 @@ notes:
     while the guest runs, and a guest that is shut down for a change) are noted for that purpose in the guest's notes,
     as a comment that the web interface does not show, until they are done.
   - After growing a disk, partitions and file systems inside the guest are as they were.
+    M(diskwright.proxmox.guest_grow) lets them have the space.
   - The user needs the rights C(VM.Audit) and C(VM.Config.Disk) on the guests, C(VM.Config.CDROM) for CD-ROM drives,
     C(VM.Config.HWType) for O(scsihw), C(VM.Config.Options) for changes that are noted in the guest,
     C(VM.Config.Cloudinit) for cloud-init drives, C(VM.PowerMgmt) for O(power=stop_if_needed), C(VM.Clone) on a guest
@@ -49,6 +50,7 @@ notes:
     C(Datastore.Audit) on storages whose volumes or images are named.
 seealso:
   - module: diskwright.proxmox.guest_disks_info
+  - module: diskwright.proxmox.guest_grow
 """
 
 EXAMPLES = r"""

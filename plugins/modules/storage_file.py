@@ -31,8 +31,8 @@ options:
     type: str
     required: true
   content:
-    description: What the file is, an ISO for a CD-ROM drive, or an image for P(diskwright.proxmox.guest_disks#module)'s
-      C(import_from).
+    description: What the file is, an ISO for a CD-ROM drive, or an image that a disk is made from (C(import_from)
+      of M(diskwright.proxmox.guest_disks)).
     type: str
     choices: [iso, import]
     default: iso
@@ -113,7 +113,7 @@ notes:
     download, and to verify a checksum, it needs C(Sys.AccessNetwork) on the node as well, to remove a file
     C(Datastore.Allocate) on the storage.
   - A run that was killed is finished by the next one. Uploads and downloads that are under way are waited for.
-  - What PVE takes as an image is inspected by it. Disk images with a backing file, or split ones, are refused.
+  - Proxmox VE looks into images to import, and refuses those with a backing file and those that are split.
 seealso:
   - module: diskwright.proxmox.guest_disks
 """
@@ -164,8 +164,7 @@ EXAMPLES = r"""
 
 RETURN = r"""
 volid:
-  description: Proxmox VE's name of the file, as C(iso) and C(import_from) of P(diskwright.proxmox.guest_disks#module)
-    take it.
+  description: Proxmox VE's name of the file, as C(iso) and C(import_from) of M(diskwright.proxmox.guest_disks) take it.
   returned: success
   type: str
   sample: local:iso/virtio-win-0.1.271.iso

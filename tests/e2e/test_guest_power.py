@@ -7,13 +7,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.guest_power import GuestPower, power_spec
 from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.runner import Result
-from e2e.kit import run_work
+from e2e.kit import converge, run_work
 from lab import Lab
 
 DISK = {"scsi0": "local-lvm:vm-{vmid}-disk-0,size=4M"}
@@ -140,7 +141,8 @@ def test_halted_guest_is_resumed(lab: Lab) -> None:
     real = power(lab, 101, "started")
     assert (real.data["before"], real.data["status"], real.data["steps"]) == ("running, paused", "running", ["resume"])
     running.status = "paused"
-    assert power(lab, 101, "stopped", force_stop=True).data["steps"] == ["stop"]
+    forced = power(lab, 101, "stopped", force_stop=True)
+    assert (forced.data["steps"], forced.data["method"]) == (["stop"], "stop")
     assert not runs(lab, 101)
 
 
@@ -184,6 +186,37 @@ def test_managed_by_ha(lab: Lab) -> None:
     assert posts(lab) == []
     assert power(lab, 101, "stopped", force_stop=True).failure is None
     assert not runs(lab, 101)
+
+
+def test_disks_are_not_changed_by_way_of_ha(lab: Lab) -> None:
+    """guest_disks promises to stop no guest by force, and HA would."""
+    lab.faults.ha.add(101)
+    moved = [{"slot": "sata1", "moved_from": "scsi0"}]
+    refused = converge(lab, {"vmid": 101, "disks": moved}, power="stop_if_needed")
+    assert refused.failure is not None
+    assert (
+        "the guest would have to be shut down, and it is managed by HA, which stops a guest by force" in refused.failure
+    )
+    assert lab.writes() == []
+    assert runs(lab, 101)
+
+
+def test_guest_that_goes_off_after_its_time(lab: Lab) -> None:
+    """PVE has given the reboot up and will not start it, so it is started here."""
+    lab.faults.task_errors["qmreboot"] = ["VM quit/powerdown failed - got timeout"]
+    original = lab.faults.task
+
+    @contextmanager
+    def goes_off(kind: str) -> Iterator[None]:
+        if kind == "qmreboot":
+            lab.guest(101).running = None
+        with original(kind):
+            yield
+
+    lab.faults.task = goes_off  # type: ignore[method-assign]
+    late = power(lab, 101, "restarted")
+    assert (late.failure, late.data["status"]) == (None, "running")
+    assert posts(lab) == ["reboot", "start"]
 
 
 def test_guest_that_does_not_come_up_again(lab: Lab) -> None:

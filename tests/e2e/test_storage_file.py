@@ -397,6 +397,17 @@ def test_lost_answer(lab: Lab, local: Path, path: str) -> None:
     done = run(lab, **source)
     assert (done.failure, done.changed) == (None, True)
     assert files(lab)["one.iso"] == ONE
+    assert len(lab.writes(path)) <= 2  # a second one verifies, or says that it is there
+
+
+def test_upload_whose_answer_was_lost_is_not_sent_again(lab: Lab, local: Path) -> None:
+    """Unless nobody can tell that it arrived whole."""
+    lab.faults.lose_answer("POST", "/upload$")
+    assert run(lab, src=local).failure is None
+    assert calls(lab) == ["POST upload", "POST download-url"]
+    lab.faults.lose_answer("POST", "/upload$")
+    assert run(lab, src=local, name="other.iso", tokenid="up@pve!t").failure is None
+    assert calls(lab)[2:] == ["POST upload", "POST download-url", "POST upload"]
 
 
 def test_download_under_way_is_waited_for(lab: Lab) -> None:

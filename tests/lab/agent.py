@@ -25,7 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from lab import images
+from lab import bridge, images
 from lab.api import ApiError, Call, Route
 from lab.drives import boot_order, is_drive, parse_drive
 from lab.samples import AGENT_MARK
@@ -90,6 +90,8 @@ class Inside:
     """The storages of its node."""
 
 
+Bridge = Callable[[str, Mapping[str, Any]], dict[str, Any]]
+"""Command and arguments -> the answer of a real qemu-ga, with `return` or `error`."""
 Respond = Callable[[Inside, "re.Match[str]"], Result]
 
 
@@ -205,6 +207,8 @@ class Agent:
     """Answers that differ from ANSWERS."""
     system: System | None = None
     """An operating system that is played in full."""
+    bridge: Bridge | None = None
+    """Asks a real qemu-ga instead (lab.bridge)."""
     processes: dict[int, Process] = field(default_factory=dict)
     pids: itertools.count[int] = field(default_factory=lambda: itertools.count(300))
 
@@ -249,6 +253,8 @@ def from_seed(words: Mapping[str, Any] | None) -> Agent:
     words = words or {}
     if "windows" in words:
         return windows_agent(words["windows"])
+    if "linux" in words:
+        return linux_agent(words["linux"])
     agent = Agent(answers=dict(words.get("answers", {})),
                   files={path: str(text).encode() for path, text in words.get("files", {}).items()})
     agent.folders |= {posixpath.dirname(path) for path in agent.files} | set(words.get("folders", ()))
@@ -261,6 +267,13 @@ def from_seed(words: Mapping[str, Any] | None) -> Agent:
 def windows_agent(words: Mapping[str, Any] | str) -> Agent:
     """The agent of a Windows that is played: `windows: "2022"`, or a dictionary with `release` (lab.windows)."""
     from lab.windows import install
+
+    return install(Agent(), words)
+
+
+def linux_agent(words: Mapping[str, Any]) -> Agent:
+    """The agent of a Linux that is played: its partitions by slot (lab.linux)."""
+    from lab.linux import install
 
     return install(Agent(), words)
 
@@ -341,6 +354,8 @@ def _simple(call: Call) -> dict[str, Any]:
     """Every call that the agent answers by itself."""
     name = call.template.rpartition("/")[2]
     agent = _agent(call)
+    if agent.bridge:
+        return {"result": bridge.ask(agent.bridge, name)}
     known = {**ANSWERS, **agent.answers}
     if name not in known:
         raise ApiError(f"Agent error: Command guest-{name} has been disabled: the command is not allowed")
@@ -353,6 +368,8 @@ def _exec(call: Call) -> dict[str, int]:
     agent = _agent(call)
     given = call.values["command"]
     command = [str(word) for word in given] if isinstance(given, list) else [str(given)]
+    if agent.bridge:
+        return bridge.execute(agent.bridge, command, call.values.get("input-data"))
     _allowed(agent, "exec")
     disks, slots = _disks(call)
     inside = Inside(agent, command, str(call.values.get("input-data", "")), disks, slots, call.guest, call.storages)
@@ -365,6 +382,8 @@ def _exec(call: Call) -> dict[str, int]:
 
 def _exec_status(call: Call) -> dict[str, Any]:
     agent, pid = _agent(call), int(call.values["pid"])
+    if agent.bridge:
+        return bridge.status(agent.bridge, pid)
     process = agent.processes.get(pid)
     if process is None:
         raise ApiError("Agent error: PID ld does not exist")
@@ -386,6 +405,8 @@ def _no_file(agent: Agent, path: str, mode: str) -> ApiError:
 
 def _file_read(call: Call) -> dict[str, Any]:
     agent, path, values = _agent(call), str(call.values["file"]), call.values
+    if agent.bridge:
+        return bridge.read(agent.bridge, path, int(values.get("offset", 0)), int(values.get("count", 16 << 20)))
     _allowed(agent, "file-open")
     whole = agent.files.get(path)
     if whole is None and agent.system:
@@ -400,16 +421,19 @@ def _file_read(call: Call) -> dict[str, Any]:
 
 def _file_write(call: Call) -> None:
     agent, path, content = _agent(call), str(call.values["file"]), str(call.values["content"])
+    if agent.bridge:
+        return bridge.write(agent.bridge, path, content, encode=bool(call.values.get("encode", 1)))
     _allowed(agent, "file-open")
     if not agent.has_folder(path):
         raise _no_file(agent, path, "wb")
     if call.values.get("encode", 1):
         agent.files[path] = content.encode()
-        return
+        return None
     try:
         agent.files[path] = base64.b64decode(content, validate=True)
     except binascii.Error as error:
         raise ApiError("Agent error: failed to decode base64 data") from error
+    return None
 
 
 AGENT = "/nodes/{node}/qemu/{vmid}/agent"

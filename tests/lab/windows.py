@@ -58,7 +58,8 @@ MICROSOFT = "CN=Microsoft Windows Hardware Compatibility Publisher, O=Microsoft 
 ONLINE_ALL, OFFLINE_SHARED, OFFLINE_ALL, OFFLINE_INTERNAL = 1, 2, 3, 4
 CDROM, FIXED = 5, 3
 ROOT = r"C:\Windows"
-SCRIPTS = ("gather", "stage", "guard")
+SCRIPTS = ("gather", "stage", "guard", "space", "extend")
+MIB = 1 << 20
 
 Files = Callable[[str], Mapping[str, bytes]]
 
@@ -108,6 +109,8 @@ class Windows:
     """Labels of media -> files with their paths on it. The label of an ISO is its file name without the suffix.
 
     What a driver ISO has is made up (lab.driverfiles) unless it is given here."""
+    partitions: dict[str, list[tuple[str, int, str, str]]] = field(default_factory=dict)
+    """Letter, MiB, file system and GPT type of each partition, by slot."""
     fails: str = ""
     """A script that Windows refuses to carry out."""
     needs_restart: bool = False
@@ -362,6 +365,39 @@ class Windows:
             for other in [name for name, held in self.letters.items() if held == letter]:
                 del self.letters[other]
             self.letters[volume] = letter
+        return {}
+
+
+    # ---- partitions
+
+    def space(self, inside: Inside, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """How large partitions are, and how large they could be."""
+        if self.build < 9200:
+            return {"too_old": True}
+        slots = [slot for slot, _file, _service in self.disks(inside.guest)]
+        sizes = {slot: inside.disks[name] for name, slot in inside.slots.items()}
+        disks = [{"number": number, "size": sizes[slot], "serial": "", "unique_id": f"QEMU    drive-{slot}",
+                  "location": None, "style": 2, "offline": False, "read_only": False}
+                 for number, slot in enumerate(slots)]  # fmt: skip
+        rows = []
+        for number, slot in enumerate(slots):
+            offset, parts = MIB, self.partitions.get(slot, [])
+            for index, (letter, size, filesystem, kind) in enumerate(parts, 1):
+                room = sizes[slot] - MIB - offset if index == len(parts) else size * MIB
+                rows.append({"disk": number, "number": index, "offset": offset, "size": size * MIB, "maximum": room,
+                             "gpt_type": kind, "mbr_type": None, "letter": letter, "filesystem": filesystem,
+                             "filesystem_size": size * MIB})  # fmt: skip
+                offset += size * MIB
+        return {"disks": disks, "partitions": rows}
+
+    def extend(self, inside: Inside, variables: Mapping[str, Any]) -> dict[str, Any]:
+        """Partitions grow."""
+        slots = [slot for slot, _file, _service in self.disks(inside.guest)]
+        for key, size in variables["sizes"].items():
+            number, index = map(int, key.split(";"))
+            letter, before, filesystem, kind = self.partitions[slots[number]][index - 1]
+            assert int(size) >= before * MIB, "a partition has shrunk"
+            self.partitions[slots[number]][index - 1] = (letter, int(size) // MIB, filesystem, kind)
         return {}
 
 

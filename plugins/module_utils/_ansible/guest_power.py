@@ -81,7 +81,7 @@ class GuestPower:
         outcome, guest = self._outcome, self._guest
         done = outcome.done if executed else list(self._plan.steps)
         if executed:
-            guest = read_again(self._client, guest) if done else guest
+            guest = read_again(self._client, guest) if done and not outcome.error else guest
         data = {
             "vmid": guest.vmid,
             "name": guest.name,

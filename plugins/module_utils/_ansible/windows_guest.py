@@ -54,7 +54,7 @@ class WindowsGuest:
         drivers = {row.name: f"{row.service};{row.stem};{'|'.join(row.devices)}" for row in DRIVERS.values()}
         known = {name.lower() for name in CONTROLLERS} | {row.service.lower() for row in DRIVERS.values()}
         more = [name for name in services if name.lower() not in known]
-        return read_windows(self._run("gather", drivers=drivers, controllers=[*CONTROLLERS, *more]))
+        return read_windows(self.run("gather", drivers=drivers, controllers=[*CONTROLLERS, *more]))
 
     def _find_shell(self) -> Platform | None:
         if self._has_shell is None:
@@ -108,12 +108,12 @@ class WindowsGuest:
 
     def guard(self, plan: Plan, reboots: int) -> None:
         """Set what the plan says."""
-        self._run("guard", **guard_values(plan, reboots))
+        self.run("guard", **guard_values(plan, reboots))
 
     def stage(self, packages: Sequence[Package], windows: Windows, folder: DriverFolder | None) -> bool:
         """Install packages. :returns: whether Windows wants to be restarted for it."""
         if folder is None:
-            exits = self._run("stage", infs=[package.inf for package in packages])["exits"]
+            exits = self.run("stage", infs=[package.inf for package in packages])["exits"]
             return _RESTART in exits
         shell = t.cast("Platform", self._find_shell())
         base = shell.file("diskwright-drivers")
@@ -125,12 +125,18 @@ class WindowsGuest:
                 self._agent.write(f"{place}\\{file.name.lower()}", file.read_bytes(), shell)
             infs.append(f"{place}\\{driver.inf}")
         try:
-            return _RESTART in self._run("stage", infs=infs)["exits"]
+            return _RESTART in self.run("stage", infs=infs)["exits"]
         finally:
             for inf in infs:
                 self._agent.run(["cmd.exe", "/d", "/c", "rmdir", "/s", "/q", inf.rpartition("\\")[0]])
 
-    def _run(self, name: str, **values: t.Any) -> dict[str, t.Any]:
+    def run(self, name: str, **values: t.Any) -> dict[str, t.Any]:
+        """What a script answers.
+
+        :raises AgentError: it failed, or there is no PowerShell to run it.
+        """
+        if self._find_shell() is None:
+            raise AgentError(f"{self._agent.label}: this Windows has no PowerShell")
         result = self._agent.script(script(name, **values), t.cast("Platform", self._find_shell()))
         try:
             answer = json.loads(result)

@@ -288,7 +288,7 @@ class Resize(Action):
         words = [human_size(self.before) if self.before else "?", human_size(self.after)]
         if words[0] == words[1] and self.before:  # too little to be seen in two decimals
             words = [format_pve_size(self.before), format_pve_size(self.after)]
-        return Line("~", str(self.slot), " -> ".join(words), "partitions and file systems stay as they are")
+        return Line("~", str(self.slot), " -> ".join(words), "then guest_grow for partitions and file systems")
 
 
 @dataclass(frozen=True, slots=True)

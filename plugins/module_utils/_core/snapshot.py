@@ -285,7 +285,7 @@ def _no_way_back(facts: SnapshotFacts, wish: SnapshotWish, entry: Entry | None) 
             f"it is incomplete ({entry.incomplete}), because a job was interrupted",
             "go back to another one",
         )
-    for volume in sorted(facts.volumes.get(entry.name, ())):
+    for volume in sorted(filter(_is_snapshotted, facts.volumes.get(entry.name, ()))):
         storage = facts.storages.get(volume.partition(":")[0])
         newer = [one.name for one in newer_than(facts, entry) if volume in facts.volumes.get(one.name, ())]
         if storage is not None and newer and _goes_to_newest_only(storage, facts):
@@ -298,6 +298,11 @@ def _no_way_back(facts: SnapshotFacts, wish: SnapshotWish, entry: Entry | None) 
                 f"({', '.join(newer)})",
                 f"remove {'them' if len(newer) > 1 else 'it'} first, if nobody needs what is in there",
             )
+
+
+def _is_snapshotted(volume: str) -> bool:
+    """Whether a volume in a snapshot's configuration is a disk: ISOs and cloud-init drives stay as they are."""
+    return not Drive(volume).is_cloudinit and not volume.partition(":")[2].startswith("iso/")
 
 
 def newer_than(facts: SnapshotFacts, entry: Entry) -> tuple[Entry, ...]:

@@ -29,6 +29,8 @@ if t.TYPE_CHECKING:
     from .client import Client
     from .tasks import Sleep
 
+# How many seconds longer a task may take than the guest has to shut down.
+_GRACE = 30.0
 #: How long a guest has to shut down, in seconds, if nobody says otherwise.
 SHUTDOWN_SECONDS = 180
 # A guest takes seconds to come up, its agent longer; asking it costs PVE more than a look at the guest.
@@ -222,22 +224,32 @@ class _Run:
         return ", ".join(seen)
 
     def _carry_out(self, step: Step) -> None:
-        deadline = Deadline(self._times.task)
         if step in (Step.SHUTDOWN, Step.REBOOT):
             self.outcome.method = self._way_of_asking()
+        elif step is Step.STOP:
+            self.outcome.method = "stop"
         try:
-            self._insist(step, deadline)
+            self._insist(step)
         except TaskFailedError as error:
-            self._give_up(step, error, deadline)
+            self._give_up(step, error)
         self.outcome.done.append(step)
 
-    def _insist(self, step: Step, deadline: Deadline) -> None:
+    @property
+    def _seconds_to_shut_down(self) -> float:
+        return min(self._times.shutdown, self._times.task)
+
+    def _insist(self, step: Step) -> None:
+        # PVE is to be the one who says that a guest had its time.
+        least = self._seconds_to_shut_down + _GRACE if step in (Step.SHUTDOWN, Step.REBOOT) else 0
+        deadline = Deadline(max(self._times.task, least))
         outcome = tasks.insist(
             lambda: self._request(step, deadline),
             lambda: self._reached(step),
             lambda: wait_until_settled(self._client, self._guest, deadline),
             deadline,
             self._sleep,
+            # A reboot that has failed starts nothing, even if the guest has gone off in the meantime.
+            failure_may_count=step is not Step.REBOOT,
         )
         self.outcome.warnings.extend(f"{self._guest.label}: {text}" for text in outcome.warnings)
 
@@ -245,8 +257,8 @@ class _Run:
         if step is Step.START:
             return start(self._client, self._guest, deadline)
         if step is Step.SHUTDOWN:
-            return shut_down(self._client, self._guest, self._times.shutdown, deadline)
-        parameters = {"timeout": _at_most(self._times.shutdown, deadline)} if step is Step.REBOOT else {}
+            return shut_down(self._client, self._guest, self._seconds_to_shut_down, deadline)
+        parameters = {"timeout": _at_most(self._seconds_to_shut_down, deadline)} if step is Step.REBOOT else {}
         return _request(self._client, self._guest, step, parameters, deadline)
 
     def _reached(self, step: Step) -> bool:
@@ -257,23 +269,27 @@ class _Run:
             return not power.running or power.pid != self._before.pid
         return power.running and not power.halted
 
-    def _give_up(self, step: Step, error: TaskFailedError, deadline: Deadline) -> None:
-        """The guest would not do it: pull the plug where that is allowed, or say what was tried.
+    def _give_up(self, step: Step, error: TaskFailedError) -> None:
+        """The guest did not do it in time: pull the plug where that is allowed, or say what was tried.
 
         :raises DiskwrightError: it may not be stopped by force, or does not even stop then.
         """
         if step not in (Step.SHUTDOWN, Step.REBOOT) or _is_locked(error):
             raise error
+        if step is Step.REBOOT and not self._look().running:  # it went off after its time, and nobody starts it
+            self._insist(Step.START)
+            return
         if step is Step.SHUTDOWN and self._wish.force_stop:
-            self._insist(Step.STOP, deadline)
+            self._insist(Step.STOP)
             self.outcome.method = "stop"
             self._look()
             return
         asked = {"agent": "through its guest agent", "acpi": "by the ACPI power button"}.get(self.outcome.method or "")
+        advice = "look at its console, give it a longer shutdown_timeout"
         raise DiskwrightError(
             f"it was asked {f'{asked} ' if asked else ''}to shut down and did not within "
-            f"{_at_most(self._times.shutdown, deadline)} s; {self._last_seen()}; look at its console, give it a longer "
-            f"shutdown_timeout, or allow force_stop=true ({error.exit_status.strip()})"
+            f"{self._seconds_to_shut_down:g} s; {self._last_seen()}; "
+            f"{advice}{'' if self._wish.if_pending else ', or allow force_stop=true'} ({error.exit_status.strip()})"
         ) from error
 
     def _way_of_asking(self) -> str | None:

@@ -90,8 +90,20 @@ class StoredFiles:
                 upid = self._client.upload(path(*self._base, "upload"), fields, self._wish.name, source, size)
             return tasks.wait(self._client, str(upid), deadline)
 
-        # Sent once more it does no harm, and only the task that is known to have ended well has verified it.
-        return tasks.insist(request, lambda: False, self.wait_until_settled, deadline)
+        return tasks.insist(
+            request,
+            lambda: self.size() == size and self._is_proved(checksum),
+            self.wait_until_settled,
+            deadline,
+            failure_may_count=False,
+        )
+
+    def _is_proved(self, checksum: Checksum) -> bool:
+        """Whether the file is known to have this checksum; otherwise it is sent once more, which does no harm."""
+        try:
+            return self.has_checksum(checksum)
+        except NotAllowedError:
+            return False
 
     def download(self, url: str, checksum: Checksum | None, *, verify_certificates: bool) -> TaskOutcome:
         """Let the node fetch a file, which is put in its place when it is whole and verified.

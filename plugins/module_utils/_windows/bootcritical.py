@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from .drivers import DRIVERS
 from .hivedata import (
     BINARY,
     Change,
@@ -42,6 +43,8 @@ from .installed import Windows
 BUS_TYPES = {"vioscsi": 0x0A, "viostor": 0x01}
 #: Windows' own drivers of IDE and SATA, which it may switch off once it has booted from elsewhere.
 LEGACY = ("atapi", "intelide", "pciide", "msahci", "storahci")
+#: The class of storage controllers.
+CLASS = "{4D36E97B-E325-11CE-BFC1-08002BE10318}"
 #: How our entries are called, so that they are told from Windows' own.
 PREFIX = "diskwright"
 _RANKS = {True: Value(BINARY, b"\x01\xff\x00\x00"), False: Value(BINARY, b"\x02\xff\x00\x00")}
@@ -73,19 +76,37 @@ def presence(system: Registry, windows: Windows, inf: DriverInf) -> Presence:
     return Presence(
         start=start.number if start is not None else None,
         overridden=bool(override) and any(value.number for value in (override or {}).values()),
-        installed=start is not None and _installed(system, windows.control_sets[0], inf),
+        installed=installed_by_windows(system, windows.control_sets[0], inf.service),
     )
+
+
+def installed_by_windows(system: Registry, control_set: str, service: str) -> bool:
+    """Whether Windows has installed a driver for a device: its service has an owner, or its class has the device."""
+    owners = find_value(system, (control_set, "Services", service), "Owners")
+    if owners is not None and _OEM.search(owners.data.decode("utf-16-le", "replace")):
+        return True
+    path = (control_set, "Control", "Class", CLASS)
+    return any(_is_for(system, (*path, name), service) for name in system.keys(path))
+
+
+def _is_for(system: Registry, path: Path, service: str) -> bool:
+    """Whether a key of a class is that of a device of a driver, and comes from an INF that Windows has installed."""
+    source, device = (find_value(system, path, name) for name in ("InfPath", "MatchingDeviceId"))
+    if source is None or device is None or not _OEM.fullmatch(source.text):
+        return False
+    devices = DRIVERS[service].devices if service in DRIVERS else ()
+    return any(device.text.lower().startswith(f"pci\\ven_1af4&dev_{one}".lower()) for one in devices)
 
 
 def make_boot_critical(system: Registry, windows: Windows, inf: DriverInf) -> Change:
     """What to change so that a driver is loaded while Windows boots; nothing when it is."""
     change = Change()
     for control_set in windows.control_sets:
-        installed = _installed(system, control_set, inf)
+        installed = installed_by_windows(system, control_set, inf.service)
         change += _service(system, control_set, inf)
         if not windows.database and not installed:
             change += Change(tuple(_critical_devices(system, control_set, inf)))
-    if windows.database and not _installed(system, windows.control_sets[0], inf):
+    if windows.database and not installed_by_windows(system, windows.control_sets[0], inf.service):
         change += Change(tuple(_driver_database(system, windows.architecture, inf)))
     return change
 
@@ -132,23 +153,6 @@ def _plain(image: Value | None) -> str:
     for root in ("\\systemroot\\", "%systemroot%\\"):
         written = written.removeprefix(root)
     return written
-
-
-def _installed(system: Registry, control_set: str, inf: DriverInf) -> bool:
-    """Whether Windows has installed the driver for a device: its service has an owner, or its class has it."""
-    owners = find_value(system, (control_set, "Services", inf.service), "Owners")
-    if owners is not None and _OEM.search(owners.data.decode("utf-16-le", "replace")):
-        return True
-    path = (control_set, "Control", "Class", inf.class_guid)
-    return any(_is_for(system, (*path, name), inf) for name in system.keys(path))
-
-
-def _is_for(system: Registry, path: Path, inf: DriverInf) -> bool:
-    source, device = (find_value(system, path, name) for name in ("InfPath", "MatchingDeviceId"))
-    if source is None or device is None or not _OEM.fullmatch(source.text):
-        return False
-    wanted_ids = {one.lower() for one in (*inf.hardware_ids, *inf.compatible_ids)}
-    return device.text.lower() in wanted_ids
 
 
 def _critical_devices(system: Registry, control_set: str, inf: DriverInf) -> Iterator[Edit]:

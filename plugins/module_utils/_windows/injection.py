@@ -21,7 +21,7 @@ from .._core.errors import DiskwrightError
 from . import bootcritical, record, tree
 from .hive import Hive
 from .hivedata import Change, Edit, Path, find_value, has_key
-from .installation import Installation, Place, config_path
+from .installation import Installation, Place, config_path, find_backup
 from .package import Package
 from .record import FileChange, Record
 
@@ -56,6 +56,8 @@ class Plan:
     :param files: on the volume.
     :param record: what the record will say afterwards, ``None`` for nothing: then it goes.
     :param kept: what can't be taken back, because it was changed by somebody else since, in words.
+    :param fresh: whether this is the first injection: then backups that lie about are of other times.
+    :param finish: whether there is something to do although nothing is left to be changed.
     """
 
     place: Place
@@ -63,6 +65,7 @@ class Plan:
     files: tuple[NewFile, ...]
     record: Record | None
     kept: tuple[str, ...] = ()
+    fresh: bool = False
     finish: bool = False
 
     def __bool__(self) -> bool:
@@ -94,7 +97,7 @@ def plan_injection(
     if legacy:  # not recorded: nobody wants them switched off again
         change += bootcritical.keep_legacy(found.system, found.windows)
     unfinished = found.record is not None and found.record.state == APPLYING
-    return Plan(found.place, change, tuple(files), whole, finish=unfinished)
+    return Plan(found.place, change, tuple(files), whole, fresh=found.record is None, finish=unfinished)
 
 
 def is_ready(found: Installation, root: str, package: Package) -> bool:
@@ -110,17 +113,18 @@ def plan_reversal(found: Installation, root: str, store: str, *, legacy: bool) -
     :param store: the folder of this node where records of this volume are.
     """
     change, known = Change(), found.record
+    folder = tree.find(root, (found.place.folder, record.FOLDER))
     files: list[NewFile] = []
     kept: list[str] = []
     if known is not None:
         edits, kept = _reversed_edits(found.system, known)
         change = Change(tuple(edits)) + Change((), tuple(_emptied(found.system, known.keys, edits)))
-        folders = [tree.find(root, (found.place.folder, record.FOLDER)), store]
         for one in known.files:
-            files += _reversed_file(root, one, folders, kept)
+            files += _reversed_file(root, one, (folder, store), kept)
     if legacy:
         change += bootcritical.keep_legacy(found.system, found.windows)
-    return Plan(found.place, change, tuple(files), None, tuple(kept), finish=known is not None)
+    left = known is not None or folder is not None or os.path.isdir(store)
+    return Plan(found.place, change, tuple(files), None, tuple(kept), finish=left)
 
 
 def carry_out(plan: Plan, root: str, store: str, planned_digest: str) -> None:
@@ -132,22 +136,23 @@ def carry_out(plan: Plan, root: str, store: str, planned_digest: str) -> None:
     :raises DiskwrightError: when the volume is not what the plan was made from, before anything is written.
     """
     system = tree.place(root, config_path(plan.place, record.HIVE))
-    source = system if os.path.exists(system) else os.path.join(store, record.HIVE)
-    if os.path.exists(system) and tree.digest(system) != planned_digest:
+    source = system if os.path.exists(system) else find_backup(root, plan.place, store)
+    if source is None or (source == system and tree.digest(system) != planned_digest):
         raise DiskwrightError("the registry was changed since the plan was made: somebody else writes to this volume")
-    folders = (store, os.path.join(tree.place(root, (plan.place.folder,)), record.FOLDER))
+    like = tree.place(root, config_path(plan.place, "SOFTWARE"))
+    folders = {store: None, os.path.join(tree.place(root, (plan.place.folder,)), record.FOLDER): like}
     if plan.record is not None:
         os.makedirs(store, mode=0o700, exist_ok=True)
-        tree.make_folder(root, (plan.place.folder, record.FOLDER))
-        for folder in folders:
-            _back_up(plan, root, source, folder)
+        tree.make_folder(root, (plan.place.folder, record.FOLDER), os.path.dirname(like))
+        for folder, model in folders.items():
+            _back_up(plan.record, root, source, folder, model, anew=plan.fresh)
     for file in plan.files:
-        _write(root, plan.place, file)
+        _write(root, file, tree.find(root, (plan.place.folder, *_DRIVERS, _MODEL)) or like)
     if plan.change:
-        _write_hive(plan, source, system)
+        _write_hive(plan, source, system, like)
     if plan.record is not None:
-        for folder in folders:
-            record.save(folder, plan.record)
+        for folder, model in folders.items():
+            record.save(folder, plan.record, model)
     else:
         for folder in reversed(folders):
             tree.remove_folder(folder)
@@ -206,12 +211,7 @@ def _owned_services(system: Hive, known: Record) -> set[str]:
     """The services that Windows has made its own since: it has installed the driver itself."""
     services = {_service_of(edit.path) for edit in known.edits} - {""}
     sets = {edit.path[0] for edit in known.edits if _service_of(edit.path)}
-    return {
-        service
-        for service in services
-        for control_set in sets
-        if find_value(system, (control_set, "Services", service), "Owners") is not None
-    }
+    return {one for one in services for name in sets if bootcritical.installed_by_windows(system, name, one)}
 
 
 def _service_of(path: Path) -> str:
@@ -253,28 +253,32 @@ def _reversed_file(root: str, one: FileChange, folders: Iterable[str | None], ke
 # ---- carrying out
 
 
-def _back_up(plan: Plan, root: str, source: str, folder: str) -> None:
-    """Put everything into a folder that is needed to go back. What an earlier run has put there is older, and stays."""
-    assert plan.record is not None  # only an injection is recorded
-    hive = os.path.join(folder, record.HIVE)
-    if not os.path.exists(hive):
-        tree.copy(source, hive)
-    for change in plan.record.files:
+def _back_up(known: Record, root: str, source: str, folder: str, like: str | None, *, anew: bool) -> None:
+    """Put everything into a folder that is needed to go back. What earlier runs have put there is older, and stays.
+
+    :param like: a file that only administrators may read: a registry hive has secrets.
+    :param anew: whether what lies there is of other times.
+    """
+    sources = {record.HIVE: source}
+    for change in known.files:
         there = tree.find(root, change.parts)
-        if change.before is not None and there is not None and not os.path.exists(os.path.join(folder, change.before)):
-            tree.copy(there, os.path.join(folder, change.before))
-    record.save(folder, dataclasses.replace(plan.record, state=APPLYING))
+        if change.before is not None and there is not None:
+            sources[change.before] = there
+    for name, path in sources.items():
+        if anew or not os.path.exists(os.path.join(folder, name)):
+            tree.copy(path, os.path.join(folder, name), like)
+    record.save(folder, dataclasses.replace(known, state=APPLYING), like)
 
 
-def _write(root: str, place: Place, file: NewFile) -> None:
+def _write(root: str, file: NewFile, like: str) -> None:
     path = tree.place(root, file.parts)
     if file.data is None:
         tree.remove(path)
     else:
-        tree.write(path, file.data, tree.find(root, (place.folder, *_DRIVERS, _MODEL)))
+        tree.write(path, file.data, like)
 
 
-def _write_hive(plan: Plan, source: str, system: str) -> None:
+def _write_hive(plan: Plan, source: str, system: str, like: str) -> None:
     """Write the hive beside the old one, read it again, and only then put it in the old one's place."""
     new = tree.temporary(system)
     tree.remove(new)
@@ -286,7 +290,7 @@ def _write_hive(plan: Plan, source: str, system: str) -> None:
     if wrong:
         tree.remove(new)
         raise DiskwrightError(f"the new registry does not hold what was written to it: {wrong[0]}; nothing was changed")
-    tree.replace(new, system)
+    tree.replace(new, system, like)
 
 
 def _shown(parts: Iterable[str]) -> str:

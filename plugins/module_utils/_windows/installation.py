@@ -46,7 +46,8 @@ class Installation:
 
     :param system: its SYSTEM hive, in memory.
     :param digest: the SHA-256 of that hive's file, empty when the file was not there and a backup was read instead.
-    :param record: what an earlier run has changed.
+    :param record: what an earlier run has changed, as the volume itself says: it may have been restored since, and the
+        node would not know.
     """
 
     place: Place
@@ -144,23 +145,28 @@ def check_files(volume: Volume, root: str, place: Place) -> list[Refusal]:
 def read_installation(volume: Volume, root: str, place: Place, store: str) -> Installation:
     """Read the Windows on a mounted volume.
 
-    :param store: the folder of this node where records of this volume are.
+    :param store: the folder of this node where backups of this volume are.
     :raises DiskwrightError: when it can't be read, or is not known.
     """
-    known = record.load(tree.find(root, (place.folder, record.FOLDER))) or record.load(store)
-    path = tree.find(root, (place.folder, *_CONFIG, "SYSTEM"))
+    folder = tree.find(root, (place.folder, record.FOLDER))
+    path = tree.find(root, config_path(place, "SYSTEM"))
     found = tree.digest(path) if path is not None else ""
-    if path is None:
-        path = os.path.join(store, record.HIVE)  # a run was cut off between taking the old one away and the new one
-        if known is None or not os.path.exists(path):
-            raise DiskwrightError(f"{volume.name}: partition {place.partition} has no SYSTEM hive")
-    software = tree.find(root, (place.folder, *_CONFIG, "SOFTWARE"))
+    source = path or find_backup(root, place, store)
+    software = tree.find(root, config_path(place, "SOFTWARE"))
+    if source is None or software is None:
+        raise DiskwrightError(f"{volume.name}: partition {place.partition} has no SYSTEM hive, and there is no backup")
     try:
-        system = Hive(path)
-        windows = read_windows(system, Hive(software or path))
+        system = Hive(source)
+        windows = read_windows(system, Hive(software))
     except (HiveError, NoWindowsError, UnknownReleaseError) as error:
         raise DiskwrightError(f"{volume.name}: partition {place.partition}: {error}") from error
-    return Installation(place, windows, system, found, known)
+    return Installation(place, windows, system, found, record.load(folder))
+
+
+def find_backup(root: str, place: Place, store: str) -> str | None:
+    """The SYSTEM hive as it was saved by a run that was cut off after it had taken the old one away."""
+    saved = tree.find(root, (place.folder, record.FOLDER, record.HIVE))
+    return saved or tree.find(store, (record.HIVE,))
 
 
 def config_path(place: Place, name: str) -> tree.Parts:

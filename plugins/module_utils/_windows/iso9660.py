@@ -145,7 +145,6 @@ class IsoImage:
         names = b"".join(field[5:] for field in fields if field[:2] == b"NM" and not field[4] & 0x06)
         return Entry(names.decode("utf-8", "replace"), plain.start, plain.size, plain.is_folder) if names else plain
 
-
     def _system_use(self, area: bytes, depth: int = 0) -> Iterator[bytes]:
         """The fields behind a record's name, and those that are continued elsewhere, as a long name is."""
         position = 0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from .._core.errors import ParseError, Refusal
-from .bootcritical import BUS_TYPES
+from .bootcritical import BUS_TYPES, CLASS
 from .drivers import DRIVERS
 from .inf import DriverInf, read_inf
 from .installed import Windows
@@ -65,7 +65,7 @@ class Shelf:
         folder = driver.place(release.folder, architecture, "/")
         try:
             inf = read_inf(self._iso.read(f"{folder}/{driver.inf}"), architecture)
-            binary = self._iso.read(f"{folder}/{inf.binary}")
+            binary = self._iso.read(f"{folder}/{driver.stem}.sys")
             return self._checked(name, inf, binary, self._catalogue(folder, inf))
         except (IsoError, ParseError) as error:
             self._refuse(name, f"{folder} on the driver ISO can't be used: {error}", self._other_iso())
@@ -92,6 +92,9 @@ class Shelf:
         executable = read_executable(binary)
         architecture = self._windows.architecture
         bus_type = inf.parameter("Parameters", "BusType")
+        if (inf.binary.lower(), inf.class_guid.upper()) != (f"{name}.sys", CLASS):
+            found = f"{inf.binary} of the class {inf.class_guid}"
+            raise ParseError(f"its INF installs {found}, and not {name}.sys of {CLASS}")
         if executable.architecture != architecture:
             raise ParseError(f"{inf.binary} is for {executable.architecture}, and this Windows for {architecture}")
         if (inf.service.lower(), inf.start, inf.type, bus_type) != (name, 0, 1, BUS_TYPES[name]):

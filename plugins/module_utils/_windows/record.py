@@ -100,10 +100,13 @@ def load(folder: str | None) -> Record | None:
         raise RecordError(f"{path} is no record of an injection ({error}); move it away if it is not needed") from error
 
 
-def save(folder: str, record: Record) -> None:
-    """Write a record, and for people what it is."""
-    tree.write(os.path.join(folder, _README), _HOW.encode("ascii"))
-    tree.write(os.path.join(folder, _RECORD), (json.dumps(_data(record), indent=1) + "\n").encode("ascii"))
+def save(folder: str, record: Record, like: str | None = None) -> None:
+    """Write a record, and for people what it is.
+
+    :param like: a file whose security descriptor the files get.
+    """
+    tree.write(os.path.join(folder, _README), _HOW.encode("ascii"), like)
+    tree.write(os.path.join(folder, _RECORD), (json.dumps(_data(record), indent=1) + "\n").encode("ascii"), like)
 
 
 def _data(record: Record) -> dict[str, t.Any]:

@@ -10,6 +10,7 @@ The guest's owner may have put anything there. No link is ever followed: it coul
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import stat
@@ -71,11 +72,15 @@ def place(root: str, parts: Parts) -> str:
     return os.path.join(folder, parts[-1])
 
 
-def make_folder(root: str, parts: Parts) -> str:
-    """The path of a folder, which is made when it is not there."""
+def make_folder(root: str, parts: Parts, like: str) -> str:
+    """The path of a folder, which is made when it is not there.
+
+    :param like: a folder whose security descriptor it gets then.
+    """
     path = place(root, parts)
     if not os.path.isdir(path):
-        os.mkdir(path)
+        os.mkdir(path, mode=0o700)
+        _protect(path, like)
         _sync(os.path.dirname(path))
     return path
 
@@ -122,12 +127,15 @@ def write(path: str, data: bytes, like: str | None = None) -> None:
     replace(temporary(path), path, like)
 
 
-def copy(source: str, path: str) -> None:
-    """Copy a file in one step."""
+def copy(source: str, path: str, like: str | None = None) -> None:
+    """Copy a file in one step.
+
+    :param like: as for :func:`write`.
+    """
     with reader(source) as file, _writer(temporary(path)) as writer:
         while chunk := file.read(_CHUNK):
             writer.write(chunk)
-    replace(temporary(path), path)
+    replace(temporary(path), path, like)
 
 
 def _writer(path: str) -> t.BinaryIO:
@@ -137,16 +145,27 @@ def _writer(path: str) -> t.BinaryIO:
 
 
 def replace(new: str, path: str, like: str | None = None) -> None:
-    """Put a finished file in another's place, with that one's security descriptor and attributes."""
+    """Put a finished file in another's place, with that one's security descriptor and attributes.
+
+    Without a model, ntfs-3g lets everybody in the guest do everything with a new file.
+    """
     model = path if os.path.exists(path) else like
     if model is not None:
-        for name in (_DESCRIPTOR, _ATTRIBUTES):
-            with contextlib.suppress(OSError):  # a file system that is not NTFS has none
-                os.setxattr(new, name, os.getxattr(model, name))
+        _protect(new, model)
     with reader(new) as file:
         os.fsync(file.fileno())
     os.replace(new, path)
     _sync(os.path.dirname(path))
+
+
+def _protect(path: str, model: str) -> None:
+    names = (_DESCRIPTOR,) if os.path.isdir(path) else (_DESCRIPTOR, _ATTRIBUTES)
+    for name in names:
+        try:
+            os.setxattr(path, name, os.getxattr(model, name))
+        except OSError as error:
+            if error.errno not in (errno.ENOTSUP, errno.ENODATA):  # a file system that is not NTFS has none
+                raise TreeError(f"{path}: can't be protected as {model} is: {error.strerror}") from error
 
 
 def remove(path: str) -> None:

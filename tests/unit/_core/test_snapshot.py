@@ -71,6 +71,20 @@ def test_set_aside() -> None:
     assert set_aside(one, frozenset({"a:vm-100-disk-0"})) == ("scsi1",)
 
 
+def test_isos_and_cloud_init_drives_stand_in_nobodys_way() -> None:
+    pool = Storage("pool", "zfspool", frozenset({"images"}), ("raw",))
+    nas = Storage("nas", "nfs", frozenset({"images", "iso"}), ("raw", "qcow2"))
+    names_ = frozenset({"pool:vm-100-cloudinit", "nas:iso/debian.iso"})
+    facts = SnapshotFacts(
+        guest(),
+        (Entry("s1", None, 1), Entry("s2", "s1", 2)),
+        storages=MappingProxyType({"pool": pool, "nas": nas}),
+        chained=frozenset({"nas"}),
+        volumes=MappingProxyType({"s1": names_, "s2": names_}),
+    )
+    assert plan_snapshot(facts, SnapshotWish("s1", "rolled_back")).step is Step.ROLL_BACK
+
+
 def test_only_memory_that_is_there_matters() -> None:
     facts = SnapshotFacts(guest(), (Entry("s1", None, 1),))
     assert find_step(facts, SnapshotWish("s1")) is None

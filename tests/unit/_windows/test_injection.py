@@ -382,10 +382,33 @@ def test_a_hive_that_is_missing_after_a_crash_is_made_from_its_backup(server: Gu
     expected = server.system()
     (server.root / CONFIG / "SYSTEM").unlink()
     shutil.rmtree(server.root / "Windows" / "diskwright")
-    known = record.load(str(server.store))
-    assert known is not None
     assert server.inject()
     assert server.system() == expected
+
+
+def test_a_volume_that_was_restored_meanwhile_is_begun_anew(server: Guest, tmp_path: Path) -> None:
+    """The node's records are of the volume as it was, and must not be mixed with it as it is."""
+    shutil.copytree(server.root, tmp_path / "backup")
+    server.inject()
+    shutil.rmtree(server.root)
+    shutil.copytree(tmp_path / "backup", server.root)
+    server.edit({"ControlSet001": {"Services": {"vioscsi": {"Start": 4}}}})
+    before = server.system()
+    server.inject()
+    assert read_with_regipy(server.store / "SYSTEM") == before
+    server.revert()
+    assert server.system() == before
+
+
+def test_windows_7_has_made_a_driver_its_own(tmp_path: Path, iso: Path, ntfs: Path) -> None:
+    """It does not write who owns a service; the device's class says it."""
+    guest = make_guest(tmp_path, iso, ntfs, TABLE["7"])
+    guest.inject("viostor")
+    device = {"InfPath": "oem7.inf", "MatchingDeviceId": "pci\\ven_1af4&dev_1001&subsys_00021af4&rev_00"}
+    guest.edit({"ControlSet001": {"Control": {"Class": {CLASS: {"0001": device}}}}})
+    plan = guest.revert()
+    assert "ControlSet001\\Services\\viostor: Start" in plan.kept
+    assert guest.system()[f"{SET}\\Services\\viostor"]["Start"] == ("REG_DWORD", 0)
 
 
 def test_somebody_else_who_writes_meanwhile_is_noticed(server: Guest) -> None:
