@@ -147,10 +147,11 @@ class Folder:
         except OSError:
             return None
 
-    def open(self, name: str, owner: str = "") -> ImageFile:
+    def open(self, name: str, owner: str = "", *, in_use: bool = False) -> ImageFile:
         """Open a file for reading.
 
         :param owner: the file that names it, or '' for the user.
+        :param in_use: allow one that somebody else uses, for a look at what it may be a part of.
         :raises ImageRefusedError: if the name is not plain, if nothing is there, if it is no regular file, or if
             somebody else writes to it or has locked it.
         """
@@ -164,8 +165,9 @@ class Folder:
             _check_regular(name, owner, file.status)
             if file.identity != (before.st_dev, before.st_ino):
                 raise ImageRefusedError("file-changed", name, "was replaced while it was opened", NOT_IN_USE)
-            self._check_lock(name)
-            check_unwritten(file)
+            if not in_use:
+                self._check_lock(name)
+                check_unwritten(file)
         except BaseException:
             os.close(file.fd)
             raise

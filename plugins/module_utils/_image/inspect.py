@@ -344,7 +344,7 @@ class _Look:
         """What may be the descriptor in a file, b"" if it can't be opened."""
         try:
             with Folder(self._folder) as folder:
-                file = folder.open(name)
+                file = folder.open(name, in_use=True)
         except ImageError:
             return b""
         try:
