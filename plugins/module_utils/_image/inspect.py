@@ -47,7 +47,7 @@ _CHECKS: t.Final[dict[str, Callable[[ImageFile], t.Any]]] = {
     "vdi": check_vdi,
 }
 #: What a file is refused for that is no image of its own, but may be a part of one.
-_PARTS = frozenset({"extent-alone", "format-unknown"})
+_PARTS = frozenset({"extent-alone", "format-unknown", "file-not-regular"})
 _MAX_DEPTH = 8
 
 
