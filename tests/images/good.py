@@ -259,6 +259,16 @@ GOOD: tuple[Good, ...] = (
         _extents("seSparse", "SESPARSE", lambda part: vmdk.sesparse(len(part), grains(part, 4096)), 64 * MIB),
         subformat="seSparse",
     ),
+    Good(
+        "sesparse-without-maps",
+        _extents(
+            "seSparse",
+            "SESPARSE",
+            lambda part: vmdk.sesparse(len(part), grains(part, 4096), bitmap=(0, 0), backmap=(0, 0)),
+            64 * MIB,
+        ),
+        subformat="seSparse",
+    ),
     Good("delta-hosted", _embedded_delta, subformat="monolithicSparse", chain=2),
     Good(
         "delta-cowd",

@@ -49,6 +49,7 @@ def test_each_image_once(tmp_path: Path) -> None:
     good("ova", tmp_path)
     good("raw", tmp_path)
     good("qcow2", tmp_path)
+    write(tmp_path / "a-chain", "disk-ctk.vmdk", b"tkcb" + bytes(1000))
     for name in ("a.vmx", "a.nvram", "a.vmsd", "vmware.log", "a.iso", "db1.cert", "README"):
         write(tmp_path, name, b"whatever")
     found = look(str(tmp_path))
@@ -201,6 +202,15 @@ def test_without_leases(tmp_path: Path) -> None:
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "raw\n"
     with path.open("r+b"):
         assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "file-in-use\n"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="who is not root may not read such a folder anyway")
+def test_a_folder_that_may_not_be_read(tmp_path: Path) -> None:
+    """It is reported: images in it would be missed without a word."""
+    (tmp_path / "closed").mkdir(mode=0)
+    rights = "--bounding-set=-dac_override,-dac_read_search"
+    command = ["setpriv", rights, sys.executable, "-c", LOOKS, tmp_path]
+    assert subprocess.run(command, check=True, capture_output=True, text=True).stdout == "unreadable\n"
 
 
 def test_growing_while_it_is_looked_at(tmp_path: Path) -> None:
