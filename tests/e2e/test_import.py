@@ -221,6 +221,20 @@ def test_many_sources_one_refused_one_failing(site: Site) -> None:
     assert not [task for task in second.tasks if task.changed and "Convert" in task.task]
 
 
+@pytest.mark.skipif(not (TOP / "plugins/modules/storage_file.py").exists(), reason="uploads need storage_file")
+def test_an_ova_by_the_api_alone(site: Site) -> None:
+    """Inspected on the controller, uploaded, imported by PVE; a second run neither uploads nor imports."""
+    first, second = disk(1 * MIB, seed=7), disk(2 * MIB, seed=8)
+    source = {"upload_from": str(ova(site.folder, first, second)), "storage": "local"}
+    run = site.run(source, vmdk_import_route="api")
+    assert run.code == 0, run.text
+    assert (site.content(100, "scsi0"), site.content(100, "scsi1")) == (first, second)
+    assert site.lab.config(100)["boot"] == "order=scsi0"
+    written = len(site.lab.writes())
+    settled(site.run(source, vmdk_import_route="api"))
+    assert len(site.lab.writes()) == written
+
+
 # ---- the guide
 
 

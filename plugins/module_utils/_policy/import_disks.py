@@ -27,6 +27,7 @@ from .import_sources import Against, Image, Source, as_mapping
 _API_FORMATS = ("raw", "qcow2", "vmdk")
 _API_SUBFORMATS = ("monolithicSparse", "streamOptimized")
 _API_NAME = re.compile(r"[a-zA-Z0-9\-.+=_]+")
+_UPLOAD_NAME = re.compile(r"[a-zA-Z0-9_.-]+")
 #: What is said of a disk beside the options of its drive.
 _WORDS = ("slot", "storage", "format", "size", "skip", "unset")
 
@@ -107,7 +108,7 @@ class Disks:
 
     def _facts(self, storage: Storage | None) -> Facts:
         guest = self._there or Guest(0, self._subject.name, self._around.node)
-        strange = self._there is None or not self._taken or bool(self._ours)
+        strange = self._there is None or not own_disks(self._there)
         extra: dict[str, dict[str, object]] = {"need": dict(as_mapping(self._source.get("need")))}
         extra["guest"] = {"stage": "migrated"} if strange else {}
         if self._source.get("virtio_drivers") is not None:
@@ -239,6 +240,9 @@ def _against_api(source: Source, image: Image) -> Iterator[Against]:
         return
     if source.given.get("upload_from") and image.path != source.path:
         yield Against("api-folder", image.name, "the API takes single files; name each of them as a source")
+    uploaded = source.path.rpartition("/")[2] if source.given.get("upload_from") else ""
+    if not _UPLOAD_NAME.fullmatch(uploaded or "x"):
+        yield Against("api-name", uploaded, "Proxmox VE would give it another name; use letters, digits and ._- only")
     if image.format not in _API_FORMATS:
         what = f"the API imports {', '.join(_API_FORMATS)}, and this is {image.format}"
         yield Against("api-format", image.name, f"{what}; use the route node")

@@ -205,7 +205,7 @@ class _Maker:
         data.setdefault("scsihw", scsihw)
         if "memory" not in data and not any(image.refused for image in self._subject.images):
             self._refuse("memory-unknown", "", "no OVF says how much memory the guest has; write memory, in MiB")
-        if "ostype" not in data:
+        if data.get("ostype", "other") == "other" and self._source.given.get("ostype") is None:
             self._warnings.append("no OVF says what system the guest has; write ostype for the right bus and card")
         data["net"] = [self._nic(number, nic) for number, nic in enumerate(self._nics())]
         _read, refusals = read_definition(data)

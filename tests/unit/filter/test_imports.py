@@ -405,6 +405,11 @@ def test_what_the_api_does_not_take(found: dict[str, Any], code: str) -> None:
     assert made["uploads"] == []
 
 
+def test_what_proxmox_ve_would_rename_is_not_uploaded() -> None:
+    made = by_api({"upload_from": "/me/a b.ova"}, ova("a.vmdk", path="/me/a b.ova"))
+    assert [row["code"] for row in made["guests"][0]["refused"]] == ["api-name"]
+
+
 def test_a_path_needs_a_node() -> None:
     made = by_api({"path": "/in/x.vmdk"})
     assert [row["code"] for row in made["guests"][0]["refused"]] == ["needs-node"]
