@@ -177,7 +177,7 @@ class ImageMount:
             size=part.size,
             disk_size=disk.size,
             driver=driver,
-            options=filesystems.mount_options(found.content.type, writable=writable),
+            options=filesystems.mount_options(found.content.type, driver, writable=writable),
             writable=writable,
         )
         data = _listing_data(disk, listing)
