@@ -385,6 +385,12 @@ def test_bad_mountpoints(tmp_path: Path, host: Host, system: Path) -> None:
     refused(host, ["/proc: proc is mounted there, and not by this module"], state="unmounted", mountpoint="/proc")
 
 
+def test_another_user_than_root(tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as other:
+        other.setattr(os, "geteuid", lambda: 1000)
+        refused(host, ["needs root; add become: true"], path=tmp_path / "disk.raw")
+
+
 def test_all_refusals_at_once(tmp_path: Path, host: Host, system: Path) -> None:
     disk = converted(raw_disk(tmp_path, "gpt", system), "disk.vhdx")
     host.place.write_bytes(b"a file")

@@ -236,6 +236,8 @@ class _Refusals:
 
 
 def _check_arguments(params: dict[str, t.Any]) -> None:
+    if os.geteuid() != 0:
+        raise DiskwrightError("looking into images and mounting them needs root; add become: true to the task")
     if params["state"] == "mounted" and not params["mountpoint"]:
         raise DiskwrightError("mountpoint is missing: name an empty folder, or one that is to be made")
     if params["state"] != "unmounted" and not (params["path"] or params["volume"]):

@@ -296,6 +296,7 @@ class Opened:
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self.files: list[ImageFile] = []
+        self._names: dict[tuple[int, int], str] = {}
 
     def open(self, name: str, owner: str = "") -> tuple[int, ImageFile]:
         """Open one more file and give its index.
@@ -304,13 +305,13 @@ class Opened:
         """
         make_room(len(self.files) + 1, owner or name)
         file = self.folder.open(name, owner)
+        twin = self._names.get(file.identity)
         index = self.add(file)
-        twin = next((one for one in self.files[:-1] if one.identity == file.identity), None)
         if twin is not None:
             raise ImageRefusedError(
                 "file-twice",
                 owner or name,
-                f"names {name}, which is the file {twin.name} that the image has already",
+                f"names {name}, which is the file {twin} that the image has already",
                 "each extent and each parent is a file of its own",
             )
         return index, file
@@ -318,6 +319,7 @@ class Opened:
     def add(self, file: ImageFile) -> int:
         """Take over an open file."""
         self.files.append(file)
+        self._names.setdefault(file.identity, file.name)
         return len(self.files) - 1
 
     def check_settled(self) -> None:
