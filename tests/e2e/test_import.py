@@ -255,9 +255,13 @@ def test_the_guide(site: Site, tmp_path: Path) -> None:
         given = yaml.safe_load(block.replace("/srv/vmware", str(site.folder)))
         host = "localhost" if given.get("vmdk_import_route") == "api" else "pve1"
         role = {"role": "diskwright.proxmox.vmdk_import"}
-        plays.append({"hosts": host, "gather_facts": False, "vars": {**given, **words}, "roles": [role]})
+        told = {"name": "Said afterwards", "ansible.builtin.debug": {"var": "vmdk_import_report"}}
+        play = {"hosts": host, "gather_facts": False, "vars": {**given, **words}, "roles": [role], "tasks": [told]}
+        plays.append(play)
     run = run_playbook(plays, site.env, inventory={"all": {"hosts": {"localhost": {}, "pve1": {}}}}, cwd=tmp_path)
     assert run.code == 0, run.text
+    told_of = [task.result["vmdk_import_report"] for task in run.tasks if task.task == "Said afterwards"]
+    assert [row["status"] for rows in told_of for row in rows] == ["imported"] * 6
     guests = {guest.conf.values["name"]: guest.vmid for guest in site.lab.cluster.guests()}
     assert sorted(guests) == ["app1", "app10", "app20", "db1", "web1", "win1"]
     assert (guests["db1"], guests["win1"]) == (120, 140)
