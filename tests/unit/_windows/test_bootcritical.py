@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -75,6 +76,7 @@ class Memory:
             assert not self.tree.pop(_low(path), {})
 
 
+@functools.cache
 def inf_of(driver: str, key: str = "2022") -> DriverInf:
     return read_inf(inf_text(driver, TABLE[key], "amd64").encode(), "amd64")
 
