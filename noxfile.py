@@ -113,7 +113,8 @@ def units(session: nox.Session) -> None:
 @here(default=False)
 def check(session: nox.Session) -> None:
     """Everything that a release needs."""
-    for name in ("style", "types", "units", "lint", "artifact", "docs", *(f"core({release})" for release in CORES)):
+    once = ("style", "types", "units", "neighbours", "lint", "artifact", "docs")
+    for name in (*once, *(f"core({release})" for release in CORES)):
         session.notify(name)
 
 
@@ -129,6 +130,13 @@ def core(session: nox.Session, release: str) -> None:
     bin_folder = own_environment(session, f"core-{release}", found[usable[-1]], *packages)
     run_sanity(session, bin_folder, "--local")
     session.run(str(bin_folder / "python"), "-m", "pytest", "tests/unit", env=environment(bin_folder))
+
+
+@here(default=False)
+def neighbours(session: nox.Session) -> None:
+    """The tests beside the real community.proxmox, which this installs."""
+    session.run(PYTHON, "-c", "from bench import playbooks; playbooks.peer()", env=environment())
+    session.run(PYTHON, "-m", "pytest", "tests/e2e/test_neighbours.py", env=environment())
 
 
 @here(default=False)

@@ -14,6 +14,7 @@ from ansible.errors import AnsibleFilterError
 from ansible.module_utils.common.yaml import yaml_dump
 
 from ..module_utils._core.errors import ParseError
+from ..module_utils._core.plain import plain
 from ..module_utils._policy.report_data import report_data
 from ..module_utils._policy.report_text import csv_text, escaped, page_json
 
@@ -24,7 +25,7 @@ if t.TYPE_CHECKING:
 def audit_report(cluster: Mapping[str, t.Any]) -> dict[str, t.Any]:
     """What a report on the result of ``guest_disks_info`` says."""
     try:
-        report = report_data(_plain(cluster), _yaml)
+        report = report_data(plain(cluster), _yaml)
     except ParseError as error:
         raise AnsibleFilterError(f"diskwright.proxmox.audit_report: {error}") from error
     return {
@@ -34,19 +35,6 @@ def audit_report(cluster: Mapping[str, t.Any]) -> dict[str, t.Any]:
         "page": page_json(report),
         "escaped": escaped({name: report[name] for name in ("summary", "rules", "nodes", "storages", "formats")}),
     }
-
-
-def _plain(value: t.Any) -> t.Any:
-    """Without what Ansible hangs on values, which costs time at each access, and which YAML can't write."""
-    if isinstance(value, Mapping):
-        return {_plain(name): _plain(inner) for name, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, bool) or value is None:
-        return value
-    if isinstance(value, (int, float)):
-        return value + 0
-    return str.__str__(value) if isinstance(value, str) else str(value)
 
 
 def _yaml(data: t.Any) -> str:

@@ -4,6 +4,18 @@
 
 from __future__ import annotations
 
-from lab.service import Lab
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lab.service import Lab
 
 __all__ = ["Lab"]
+
+
+def __getattr__(name: str) -> Any:
+    """The server and all that it needs, only for those who start it: the node's tools (`lab.node`) have to be quick."""
+    if name == "Lab":
+        from lab.service import Lab
+
+        return Lab
+    raise AttributeError(name)

@@ -100,6 +100,14 @@ class Cluster:
             self._guests[vmid] = guest
         return guest
 
+    def add_new_guest(self, vmid: int, node: str, text: str) -> bool:
+        """The same unless there is one: of several that try at once, one does it."""
+        with self._mutex:
+            if vmid in self._guests:
+                return False
+            self.add_guest(vmid, node, text)
+            return True
+
     def remove_guest(self, vmid: int) -> None:
         """Takes a configuration away."""
         with self._mutex:

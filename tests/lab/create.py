@@ -33,10 +33,9 @@ def _create(call: Call) -> str:
         check_rights(call, vmid, values)
         check_syntax(call, values)
         prepare(call, values)
-    existing = call.cluster.find(vmid)
-    if existing is not None:
-        raise ApiError(f"unable to create VM {vmid} - VM {vmid} already exists on node '{existing.node}'")
-    call.cluster.add_guest(vmid, call.node, "lock: create\n")
+    if not call.cluster.add_new_guest(vmid, call.node, "lock: create\n"):
+        where = call.cluster.find(vmid) or call
+        raise ApiError(f"unable to create VM {vmid} - VM {vmid} already exists on node '{where.node}'")
     return call.task("qmcreate", vmid, lambda log: _created(call, vmid, values, log))
 
 

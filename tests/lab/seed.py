@@ -24,7 +24,7 @@
         running: true
         tags: [a, b]
         pool: web
-        config: {scsi0: "local-lvm:vm-100-disk-0,size=4G", scsihw: virtio-scsi-single, cores: 2}
+        config: {scsi0: "local-lvm:vm-100-disk-0,size=4G", scsihw: null, cores: 2}  # null: without virtio-scsi-single
         contents: {scsi0: first bytes of the disk}
         pending: {sata1: "local:100/vm-100-disk-1.raw,size=1G", delete: scsi2}
         snapshots: [before]                # taken of all disks, in this order
@@ -175,6 +175,7 @@ def _guest(cluster: Cluster, words: Mapping[str, Any], images: bool) -> Guest:
               "vmgenid": str(uuid.uuid4()), "meta": f"creation-qemu=10.0.13,ctime={int(time.time())}"}
     values |= {key: _text(words[key]) for key in ("name", "tags", "ostype", "lock", "protection") if key in words}
     values |= {key: _text(value) for key, value in words.get("config", {}).items() if value is not None}
+    values = {key: value for key, value in values.items() if words.get("config", {}).get(key, "") is not None}
     values.setdefault("boot", print_boot(default_boot(values)))
     if "agent" in words:
         values.setdefault("agent", "1")

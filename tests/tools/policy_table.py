@@ -143,15 +143,20 @@ def condition(rule: Rule) -> str:
 def source(rule: Rule) -> str:
     bounds = f" Since {rule.since}." if rule.since else ""
     bounds += f" Until {rule.until}." if rule.until else ""
-    return f"{rule.source}.{bounds}"
+    return f"{rule.source}.{bounds}".replace("*", "\\*")
 
 
 def rules_table(rules: Iterable[Rule], choices: t.Mapping[str, Decision]) -> Iterator[str]:
     rows = (
-        (f"**{rule.id}**", str(rule.rank), condition(rule), outcome(rule, choices), rule.because, source(rule))
+        (
+            f"**{rule.id}**<br>rank {rule.rank}",
+            condition(rule),
+            outcome(rule, choices),
+            f"{rule.because}<br>*{source(rule)}*",
+        )
         for rule in rules
     )
-    yield from table(("rule", "rank", "when", "then", "why", "source"), rows)
+    yield from table(("rule", "when", "then", "why, and who says so"), rows)
 
 
 def policy_text(name: str, rules: tuple[Rule, ...], choices: t.Mapping[str, Decision]) -> Iterator[str]:

@@ -24,7 +24,7 @@ ROOMS = {
     "_windows": {"_policy", "_core"},
     "_ansible": {"_pve", "_image", "_windows", "_policy", "_core"},
     "modules": {"_ansible", "_pve", "_image", "_windows", "_policy", "_core"},
-    "action": {"_policy", "_core"},
+    "action": {"_image", "_policy", "_core"},
     "filter": {"_windows", "_policy", "_core"},
     "doc_fragments": set(),
 }

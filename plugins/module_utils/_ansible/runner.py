@@ -68,30 +68,42 @@ def run_api_module(
     :param spec: the module's own arguments; those of the connection are added.
     :param make: makes the module's work from a client and the parameters.
     """
+    module = make_module({**connection_argument_spec(), **spec}, rules)
+    try:
+        with Client(endpoint(module.params)) as client:
+            finish(module, make(client, module.params))
+    except DiskwrightError as error:
+        module.fail_json(msg=str(error))
+
+
+def make_module(spec: Mapping[str, Mapping[str, t.Any]], rules: Rules | None) -> AnsibleModule:
+    """The AnsibleModule with these arguments."""
     together = rules or Rules()
-    module = AnsibleModule(
-        argument_spec={**connection_argument_spec(), **spec},
+    return AnsibleModule(
+        argument_spec=dict(spec),
         supports_check_mode=True,
         mutually_exclusive=list(together.mutually_exclusive),
         required_one_of=list(together.required_one_of),
     )
+
+
+def finish(module: AnsibleModule, work: Work) -> None:
+    """Do the work and end the run.
+
+    :raises DiskwrightError: if the work does.
+    """
     executed = not module.check_mode
-    try:
-        with Client(endpoint(module.params)) as client:
-            work = make(client, module.params)
-            work.prepare()
-            if executed:
-                work.execute()
-            _exit(module, work.result(executed=executed))
-    except DiskwrightError as error:
-        module.fail_json(msg=str(error))
+    work.prepare()
+    if executed:
+        work.execute()
+    _exit(module, work.result(executed=executed))
 
 
 def _exit(module: AnsibleModule, result: Result) -> None:
     for text in result.warnings:
         module.warn(text)
     data = dict(result.data, changed=result.changed, invocation={"module_args": _arguments(module)})
-    if result.diff:
+    if result.diff and module._diff:
         data["diff"] = [{"prepared": result.diff}]
     if result.failure is not None:
         # Ansible shows no diff of a task that failed; what happens to the other guests is worth knowing all the same.

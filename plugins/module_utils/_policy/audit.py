@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from .._core.guards import find_leftovers
 from .._core.guest import Guest
 from .._core.slot import SLOT_COUNT, Slot
 from .._core.storage import Storage
@@ -45,8 +46,9 @@ class Auditor:
     def _guest(self, guest: Guest) -> Iterator[Finding]:
         checks = list(check_guest(guest, self.around))
         doubled = {one.slot for one in checks if one.rule == TWO_SLOTS}  # nothing else matters about such a slot
-        views = [self._view(guest, slot, drive.storage) for slot, drive in disks_of(guest, without=doubled)]
-        checks = [one for one in checks if one.rule == TWO_SLOTS or one.slot not in doubled]
+        aside = {*doubled, *find_leftovers(guest)}  # nor about one that should be taken back
+        views = [self._view(guest, slot, drive.storage) for slot, drive in disks_of(guest, without=aside)]
+        checks = [one for one in checks if one.rule == TWO_SLOTS or one.slot not in aside]
         checks = [kept for one in checks if (kept := _as_the_policy_has_it(one, views)) is not None]
         found = _joined(checks, [] if guest.template else [*_advice(views)])
         for one in found:  # PVE lets nobody change a template's disks

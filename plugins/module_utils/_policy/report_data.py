@@ -16,6 +16,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 
 from .._core.errors import ParseError
+from .._core.options import TABLE
 from .._core.size import human_size
 from .._core.slot import DISK_BUSES, find_slot
 from .report_text import counted, listed, one_line, option_text, value_text
@@ -25,7 +26,7 @@ Row = dict[str, t.Any]
 #: The worst first.
 SEVERITIES = ("danger", "warning", "info")
 _NAMED = 6  # guests named in a line about many
-_DECLARATION = "proxmox_disks"
+_DECLARATION, _BOOT = "proxmox_disks", "proxmox_disks_boot"
 _TEMPLATE = re.compile(r"\{[{%#]")
 
 
@@ -174,7 +175,9 @@ def _declaration(findings: Iterable[Row], to_yaml: Callable[[t.Any], str]) -> st
     merged: Row = {}
     for finding in findings:
         _merge(merged, finding["mend"] or {})
-    _follow_moves(merged.get(_DECLARATION) or {})
+    moves = _follow_moves(merged.get(_DECLARATION) or {})
+    if _BOOT in merged:
+        merged[_BOOT] = [moves.get(device, device) for device in merged[_BOOT]]
     return to_yaml(merged) if merged else ""
 
 
@@ -197,12 +200,32 @@ def _copy(value: t.Any) -> t.Any:
     return [_copy(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-def _follow_moves(disks: Row) -> None:
-    """A disk that moves to another slot is declared there alone."""
-    for options in list(disks.values()):
+def _follow_moves(disks: Row) -> dict[str, str]:
+    """A disk that moves to another slot is declared there alone, without options that the bus there does not have.
+
+    :returns: where each disk that moves goes to.
+    """
+    moves: dict[str, str] = {}
+    for target, options in list(disks.items()):
         source = options.get("moved_from")
-        if source in disks and disks[source] is not options:
+        if source is None:
+            continue
+        moves[source] = target
+        if source in disks and source != target:
             _merge(options, disks.pop(source))
+        if (slot := find_slot(target)) is not None:
+            _keep_what_the_bus_has(slot.bus, options)
+    return moves
+
+
+def _keep_what_the_bus_has(bus: str, options: Row) -> None:
+    """What the bus lacks is dropped by the move itself, and may not be named."""
+    lacking = {name for name, row in TABLE.items() if bus not in row.buses}
+    for name in lacking & options.keys():
+        del options[name]
+    unset = [name for name in options.pop("unset", ()) if name not in lacking]
+    if unset:
+        options["unset"] = unset
 
 
 # ---- groups

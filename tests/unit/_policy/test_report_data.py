@@ -187,6 +187,19 @@ def test_a_disk_that_moves_is_declared_where_it_goes() -> None:
     }
 
 
+def test_a_disk_that_moves_leaves_behind_what_its_new_bus_lacks() -> None:
+    mends = {"virtio0": {"moved_from": "scsi0"}}, {"scsi0": {"ssd": True, "unset": ["product", "discard"]}}
+    assert mended(*mends) == {"proxmox_disks": {"virtio0": {"moved_from": "scsi0", "unset": ["discard"]}}}
+
+
+def test_the_boot_order_follows_a_disk_that_moves() -> None:
+    mends = {"proxmox_disks_boot": ["sata0", "net0"]}, {"scsi0": {"moved_from": "sata0"}}
+    assert mended(*mends) == {
+        "proxmox_disks_boot": ["scsi0", "net0"],
+        "proxmox_disks": {"scsi0": {"moved_from": "sata0"}},
+    }
+
+
 def test_what_is_unset_is_not_set_as_well() -> None:
     mends = {"scsi0": {"cache": "none"}}, {"scsi0": {"unset": ["cache", "aio"]}}, {"scsi0": {"aio": "native"}}
     assert mended(*mends) == {"proxmox_disks": {"scsi0": {"cache": "none", "unset": ["aio"]}}}
