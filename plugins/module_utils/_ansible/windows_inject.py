@@ -73,8 +73,7 @@ class WindowsInject:
             self._run_virt_v2v()
         again = self._look()
         if self._todo(again):
-            left = "\n".join(again.plan.lines()) or "the driver is not there"
-            raise DiskwrightError(f"{self._name}: it was written, and is not to be seen afterwards:\n{left}")
+            raise DiskwrightError(f"{self._name}: {self._shortfall(again)}")
 
     def result(self, *, executed: bool) -> Result:  # noqa: ARG002 - the plan is what is done
         """Say what was found and done."""
@@ -163,6 +162,17 @@ class WindowsInject:
         virt_v2v.run(path, image_format, self._params["iso"], self._params["drivers"][0])
 
     # ---- telling
+
+    def _shortfall(self, again: _Found) -> str:
+        """What is missing after everything was done."""
+        if self._params["backend"] == "own":
+            left = "\n".join(again.plan.lines())
+            return f"it was written, and is not to be seen afterwards:\n{left}"
+        missing = ", ".join(sorted(set(again.packages) - again.ready))
+        return (
+            f"virt-v2v-in-place has ended without an error, and {missing} is not there: it may not know this Windows, or"
+            " not find the driver on this ISO; use backend: own"
+        )
 
     def _lines(self, found: _Found) -> list[str]:
         if self._params["backend"] == "own":
