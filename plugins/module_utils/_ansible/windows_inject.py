@@ -170,8 +170,8 @@ class WindowsInject:
             return f"it was written, and is not to be seen afterwards:\n{left}"
         missing = ", ".join(sorted(set(again.packages) - again.ready))
         return (
-            f"virt-v2v-in-place has ended without an error, and {missing} is not there: it may not know this Windows, or"
-            " not find the driver on this ISO; use backend: own"
+            f"virt-v2v-in-place has ended without an error, and {missing} is not there: it may not know this Windows,"
+            " or not find the driver on this ISO; use backend: own"
         )
 
     def _lines(self, found: _Found) -> list[str]:
