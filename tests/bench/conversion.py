@@ -69,9 +69,7 @@ class Conversions:
         self.folder.mkdir(parents=True)
         try:
             raw = self._content()
-            print(
             print(f"\nConversion of {self.gib:g} GiB on a disk of {self.size / GIB:g} GiB, until it is all written")
-            )
             for name in SUBFORMATS:
                 self._subformat(name, raw)
             print("\nfrom monolithicSparse to qcow2")
