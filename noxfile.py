@@ -203,6 +203,12 @@ def demo(session: nox.Session) -> None:
     run_package(session, "demo")
 
 
+@here(name="demo-windows", default=False)
+def demo_windows(session: nox.Session) -> None:
+    """Shows two Windows guests on their way to VirtIO, in a lab that plays them."""
+    run_package(session, "demo.windows")
+
+
 @here(default=False)
 def bench(session: nox.Session) -> None:
     """Measures the collection."""

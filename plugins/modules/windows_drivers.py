@@ -149,6 +149,21 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+vmid:
+  description: Number of the guest.
+  returned: success
+  type: int
+  sample: 140
+name:
+  description: Name of the guest.
+  returned: success
+  type: str
+  sample: app2
+node:
+  description: Node that it is on.
+  returned: success
+  type: str
+  sample: pve1
 gathered:
   description:
     - What Windows says, after everything that was done. In check mode as it was found.

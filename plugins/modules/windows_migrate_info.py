@@ -21,15 +21,19 @@ extends_documentation_fragment:
   - diskwright.proxmox._attributes.actiongroup_api
 options:
   vmid:
-    description: Numbers of guests. What selects guests can be combined.
+    description: Numbers of guests. Those that have one of them or one of the O(name) are meant, by default all.
     type: list
     elements: int
   name:
     description: Names of guests.
     type: list
     elements: str
+  ignore_absent:
+    description: Whether numbers and names that do not exist are left out with a warning, instead of being an error.
+    type: bool
+    default: false
   node:
-    description: Nodes.
+    description: Nodes. This, O(pool) and O(tag) narrow down what is meant.
     type: list
     elements: str
   pool:
@@ -144,6 +148,11 @@ guests:
       type: bool
       returned: if it could be read
       sample: true
+    virtio_win:
+      description: Version of the driver ISO for it, V(null) if there is none.
+      type: str
+      returned: if it could be read
+      sample: 0.1.271
     boot_slot:
       description: The slot that it starts from, V(null) if that is not known.
       type: str

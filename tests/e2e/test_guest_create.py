@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -14,6 +15,7 @@ from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.runner
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.errors import DiskwrightError
 from e2e import kit
 from lab import Lab
+from tools.checkout import TOP
 
 SEED = {
     "nodes": ["pve1", "pve2"],
@@ -134,6 +136,20 @@ def test_a_number_that_cannot_be_seen_is_taken(lab: Lab) -> None:
     said = r"vmid=101: it is taken by a container, or by a guest that the user may not see \(right VM\.Audit\)"
     with pytest.raises(DiskwrightError, match=said):
         create(lab, check=True, tokenid="few@pve!t", vmid=101, name="new")
+
+
+def test_the_rights_of_the_guides_are_enough() -> None:
+    """The role that README.md proposes, and what docs/from-vmware.md adds to it, where they say so."""
+    texts = [(TOP / name).read_text("utf-8") for name in ("README.md", "docs/from-vmware.md")]
+    said = "".join(texts)
+    roles = {name: names.split() for name, names in re.findall(r'role add (\S+) --privs "(.*?)"', said)}
+    granted = re.findall(r"acl modify (\S+) --users ansible@pve --roles (\S+)", said)
+    acl = [{"path": path, "to": "few@pve", "role": role} for path, role in granted]
+    assert set(roles) == {"Diskwright", "DiskwrightImport"}
+    with kit.started({**SEED, "roles": roles, "acl": acl}) as lab:
+        done = create(lab, tokenid="few@pve!t", **NEW)
+        assert lab.config(done.data["vmid"])["name"] == "web1"
+        assert create(lab, tokenid="few@pve!t", **NEW).data == done.data
 
 
 def test_a_missing_right_is_named_and_leaves_nothing(lab: Lab) -> None:

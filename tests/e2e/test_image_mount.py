@@ -385,6 +385,12 @@ def test_bad_mountpoints(tmp_path: Path, host: Host, system: Path) -> None:
     refused(host, ["/proc: proc is mounted there, and not by this module"], state="unmounted", mountpoint="/proc")
 
 
+def test_another_user_than_root(tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as other:
+        other.setattr(os, "geteuid", lambda: 1000)
+        refused(host, ["needs root; add become: true"], path=tmp_path / "disk.raw")
+
+
 def test_all_refusals_at_once(tmp_path: Path, host: Host, system: Path) -> None:
     disk = converted(raw_disk(tmp_path, "gpt", system), "disk.vhdx")
     host.place.write_bytes(b"a file")
@@ -467,11 +473,18 @@ def killed_at(number: int, host: Host, **params: object) -> bool:
     return status == 9
 
 
+# Every act takes minutes on a busy machine; some are looked at each time, all of them when slow tests are asked for.
+STRIDES = [pytest.param(3, id="some"), pytest.param(1, id="all", marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("stride", STRIDES)
 @pytest.mark.parametrize(
     ("suffix", "writable"), [("raw", False), ("qcow2", False), ("qcow2", True)], ids=["raw", "qcow2", "writable"]
 )
-def test_killed_while_mounting(tmp_path: Path, host: Host, system: Path, suffix: str, writable: bool) -> None:
-    """At every act: the next run mounts, or unmounting leaves nothing; in turn."""
+def test_killed_while_mounting(
+    tmp_path: Path, host: Host, system: Path, suffix: str, writable: bool, stride: int
+) -> None:
+    """The next run mounts, or unmounting leaves nothing; in turn."""
     disk = raw_disk(tmp_path, "gpt", system)
     if suffix == "qcow2":
         disk = converted(disk, "disk.qcow2")
@@ -486,14 +499,15 @@ def test_killed_while_mounting(tmp_path: Path, host: Host, system: Path, suffix:
         host.run(state="unmounted")
         assert attached(tmp_path) == [], number
         assert not host.run(state="unmounted").changed, number
-        number += 1
+        number += stride
     assert number > 10
     host.run(state="unmounted")
     assert not host.place.exists()
 
 
+@pytest.mark.parametrize("stride", STRIDES)
 @pytest.mark.parametrize("suffix", ["raw", "qcow2"])
-def test_killed_while_unmounting(tmp_path: Path, host: Host, system: Path, suffix: str) -> None:
+def test_killed_while_unmounting(tmp_path: Path, host: Host, system: Path, suffix: str, stride: int) -> None:
     disk = raw_disk(tmp_path, "gpt", system)
     if suffix == "qcow2":
         disk = converted(disk, "disk.qcow2")
@@ -506,7 +520,7 @@ def test_killed_while_unmounting(tmp_path: Path, host: Host, system: Path, suffi
             assert attached(tmp_path) == [], number
         host.run(path=disk)
         assert seen(host.place) == FILES, number
-        number += 1
+        number += stride
     assert number > 5
     assert attached(tmp_path) == []
     assert digest(disk) == before
@@ -515,12 +529,12 @@ def test_killed_while_unmounting(tmp_path: Path, host: Host, system: Path, suffi
 def test_killed_at_any_time(tmp_path: Path, host: Host, system: Path) -> None:
     """By the clock instead of by act: also while a program that it started is at work."""
     disk = converted(raw_disk(tmp_path, "gpt", system), "disk.qcow2")
-    for step in range(24):
+    for step in range(10):
         child = os.fork()
         if child == 0:
             host.run(path=disk)
             os._exit(0)
-        time.sleep(0.01 * step)
+        time.sleep(0.02 * step)
         os.kill(child, 9)
         os.waitpid(child, 0)
         host.run(state="unmounted")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from e2e import tiny_linux
 from e2e.kit import Run, run_playbook, started, token_env
 from images import archive, vmdk
@@ -20,6 +21,7 @@ from images.content import disk, grains
 from images.vmdk import descriptor, sectors, write
 from lab import Lab, images
 from lab.node import environment
+from tools.checkout import TOP
 
 MIB = 1024**2
 PLAY = "diskwright.proxmox.import_vmdk"
@@ -180,13 +182,15 @@ def folder_of(site: Site, name: str) -> Path:
 
 def test_many_sources_one_refused_one_failing(site: Site) -> None:
     """What is refused stops everything unless it is said otherwise; a failure stops nothing else; a rerun ends it."""
-    contents = {name: disk(2 * MIB, seed=number) for number, name in enumerate(("win1", "box", "more", "moved"))}
+    contents = {name: disk(2 * MIB, seed=number) for number, name in enumerate(("win1", "box", "more"))}
     truncated = vmdk.flat(folder_of(site, "broken"), disk(1 * MIB))
     (site.folder / "broken" / "disk-flat.vmdk").write_bytes(b"short")
     guest = {"storage": "local", "memory": 512}
     sources = [
         {"path": str(vmdk.flat(folder_of(site, "win1"), contents["win1"]).parent), **guest, "ostype": "win10"},
-        {"path": str(vmdk.sparse(folder_of(site, "box"), contents["box"], "box.vmdk")), **guest, "ostype": "l26"},
+        {"upload_from": str(vmdk.flat(folder_of(site, "box"), contents["box"], "box.vmdk").parent), **guest,
+         "ostype": "l26"},
+        {"volume": "local:import/so.vmdk", "name": "stored", **guest, "virtio_drivers": "block"},
         {"path": str(vmdk.exported(folder_of(site, "more"), contents["more"])), "vmid": 120, "storage": "local-lvm",
          "virtio_drivers": "all"},
         {"path": str(truncated), "name": "broken", **guest},
@@ -204,15 +208,73 @@ def test_many_sources_one_refused_one_failing(site: Site) -> None:
     assert re.search(r"db1: .*no luck today", first.text), first.text
     assert site.content(100, "sata0") == contents["win1"]
     assert site.content(101, "scsi0") == contents["box"]
+    assert (site.folder.parent / "uploads" / "box" / "box-flat.vmdk").read_bytes() == contents["box"]
+    assert site.content(102, "virtio0").startswith(b"so.vmdk of the lab\n")
     assert site.lab.config(100)["boot"] == "order=sata0"
     assert site.lab.config(100)["scsihw"] == "virtio-scsi-single"
     assert set(site.lab.config(120)) & {"scsi1", "sata0"} == set()
 
     second = site.run(*sources, vmdk_import_skip_refused=True)
     assert second.code == 0, second.text
-    assert site.content(120, "scsi1") == contents["more"]
+    assert site.content(120, "scsi1") == contents["more"].ljust(4 * MIB, b"\0")  # a whole extent of the volume group
     assert site.lab.config(120)["scsi0"].startswith("local:120/vm-120-disk-0.raw")
     assert not [task for task in second.tasks if task.changed and "Convert" in task.task]
+
+
+@pytest.mark.skipif(not (TOP / "plugins/modules/storage_file.py").exists(), reason="uploads need storage_file")
+def test_an_ova_by_the_api_alone(site: Site) -> None:
+    """Inspected on the controller, uploaded, imported by PVE; a second run neither uploads nor imports."""
+    first, second = disk(1 * MIB, seed=7), disk(2 * MIB, seed=8)
+    source = {"upload_from": str(ova(site.folder, first, second)), "storage": "local"}
+    run = site.run(source, vmdk_import_route="api")
+    assert run.code == 0, run.text
+    assert (site.content(100, "scsi0"), site.content(100, "scsi1")) == (first, second)
+    assert site.lab.config(100)["boot"] == "order=scsi0"
+    written = len(site.lab.writes())
+    settled(site.run(source, vmdk_import_route="api"))
+    assert len(site.lab.writes()) == written
+
+
+# ---- the guide
+
+
+def test_the_guide(site: Site, tmp_path: Path) -> None:
+    """Every declaration of docs/from-vmware.md is carried out, in one run, in a folder of this test."""
+    blocks = re.findall(r"(?ms)^```yaml\n(.*?)^```$", (TOP / "docs" / "from-vmware.md").read_text("utf-8"))
+    data, win = disk(1 * MIB, seed=3), disk(1 * MIB, seed=4)
+    vmdk.flat(folder_of(site, "data"), data, "data.vmdk")
+    vmdk.sparse(folder_of(site, "win1"), win, "win1.vmdk")
+    first, second = disk(1 * MIB, seed=5), disk(2 * MIB, seed=6)
+    ova(site.folder, first, second)
+    exports = folder_of(site, "exports")
+    for number in (1, 2):
+        ova(exports, disk(1 * MIB, seed=10 + number), name=f"app{number}0")
+    words = {"vmdk_import_state_dir": str(tmp_path / "state")}
+    plays = []
+    for block in blocks:
+        given = yaml.safe_load(block.replace("/srv/vmware", str(site.folder)))
+        host = "localhost" if given.get("vmdk_import_route") == "api" else "pve1"
+        role = {"role": "diskwright.proxmox.vmdk_import"}
+        plays.append({"hosts": host, "gather_facts": False, "vars": {**given, **words}, "roles": [role]})
+    run = run_playbook(plays, site.env, inventory={"all": {"hosts": {"localhost": {}, "pve1": {}}}}, cwd=tmp_path)
+    assert run.code == 0, run.text
+    guests = {guest.conf.values["name"]: guest.vmid for guest in site.lab.cluster.guests()}
+    assert sorted(guests) == ["app1", "app10", "app20", "db1", "web1", "win1"]
+    assert (guests["db1"], guests["win1"]) == (120, 140)
+    assert site.content(120, "scsi1") == data.ljust(4 * MIB, b"\0")
+    assert site.lab.config(120)["boot"] == "order=scsi0"
+    assert site.content(guests["web1"], "scsi0") == first
+    assert site.content(guests["web1"], "scsi1") == second.ljust(4 * MIB, b"\0")
+    assert "backup=0" in site.lab.config(guests["web1"])["scsi1"]
+    assert site.content(140, "sata0") == win.ljust(4 * MIB, b"\0")
+    assert site.lab.config(140)["scsihw"] == "virtio-scsi-single"
+    assert site.lab.config(guests["app20"])["tags"] == "from-vmware"
+    assert "bridge=vmbr0" in site.lab.config(guests["app20"])["net0"]
+    assert site.content(guests["app1"], "scsi0").startswith(b"so.vmdk of the lab\n")
+    assert {path.name for path in (tmp_path / "import-report").iterdir()} == {
+        "vmdk-import-pve1.json",
+        "vmdk-import-pve1.md",
+    }
 
 
 # ---- each kind of VMDK

@@ -89,7 +89,7 @@ def run(lab: Lab, closed_port: int) -> Run:
     lab.faults.task_errors["resize"] = ["cannot resize", "cannot resize"]
     secrets = {"token": TOKEN, "password": PASSWORD, "wrong": WRONG, "otp": OTP}
     inventory = {"all": {"hosts": {"localhost": secrets}}}
-    return run_playbook(play(tasks(lab, closed_port)), token_env(lab), "-vvvv", inventory=inventory)
+    return run_playbook(play(tasks(lab, closed_port)), token_env(lab), "-vvvv", "--diff", inventory=inventory)
 
 
 def test_every_kind_of_end_is_in_the_run(run: Run) -> None:

@@ -486,8 +486,8 @@ def _files() -> Iterator[Bad]:
         yield Bad(f"reaching-{name}", "name-not-plain", _reaching(path))
     yield Bad("link", "file-not-regular", _special(lambda path: path.symlink_to("../secret")), "link")
     yield Bad("link-inside", "file-not-regular", _special(_link_inside), "link")
-    yield Bad("folder", "file-not-regular", _special(lambda path: path.mkdir()), "folder")
-    yield Bad("fifo", "file-not-regular", _special(lambda path: os.mkfifo(path)), "FIFO")
+    yield Bad("folder", "file-not-regular", _special(Path.mkdir), "folder")
+    yield Bad("fifo", "file-not-regular", _special(os.mkfifo), "FIFO")
     yield Bad("socket", "file-not-regular", _special(_socket), "socket")
     yield Bad("image-link", "file-not-regular", _image_link, "link")
     yield Bad("image-fifo", "file-not-regular", _image_fifo, "FIFO")
@@ -561,6 +561,7 @@ def _hosted() -> Iterator[Bad]:
     yield Bad("hosted-capacity-line", "capacity-differs", _sparse(capacity=SIZE // SECTOR - 1))
     yield Bad("hosted-capacity-huge", "capacity-bad", _sparse(capacity=2**55))
     yield Bad("hosted-capacity-max", "capacity-bad", _sparse(capacity=2**64 - 1))
+    yield Bad("hosted-tables-many", "header-bad", _sparse(capacity=2**36, grain=8), "grain tables")
     yield Bad("hosted-flags", "header-bad", _sparse(flags=0x43))
     yield Bad("hosted-compressed", "header-bad", _sparse(flags=0x10003))
     yield Bad("hosted-algorithm", "header-bad", _sparse(compression=1))
@@ -730,6 +731,7 @@ def _others() -> Iterator[Bad]:
     yield Bad("qcow2-encrypted", "encrypted", _edited(_qemu("x.qcow2", convert), (35, b"\2")))
     yield Bad("qcow2-truncated", "grain-outside", _cut(_qemu("x.qcow2", convert), -(2**17)))
     yield Bad("qcow2-tables-cut", "file-truncated", _cut(_qemu("x.qcow2", convert), 2**17))
+    yield Bad("qcow2-table-twice", "table-overlap", _qcow2_table_twice)
     yield Bad("qcow2-dirty", "unclean", _edited(_qemu("x.qcow2", convert), (79, b"\1")))
     yield Bad("qcow2-corrupt", "unclean", _edited(_qemu("x.qcow2", convert), (79, b"\2")))
     yield Bad("qcow2-features", "features-unknown", _edited(_qemu("x.qcow2", convert), (78, b"\1")))
@@ -755,6 +757,16 @@ def _others() -> Iterator[Bad]:
     yield Bad("vhdx-headers", "header-bad", _edited(vhdx, (65540, b"\1\2\3"), (131076, b"\1\2\3")))
     yield Bad("vhdx-regions", "header-bad", _edited(vhdx, (196616, b"\x44")))
     yield Bad("vhdx-parent", "backing-file", lambda folder: _vhdx_parent(vhdx(folder)))
+
+
+def _qcow2_table_twice(folder: Path) -> Path:
+    """Two parts of the disk by one table; a list of millions would keep a reader busy for hours."""
+    path = _qemu("x.qcow2", "create -q -f qcow2 -o preallocation=metadata,cluster_size=4k x.qcow2 8M")(folder)
+    data = bytearray(path.read_bytes())
+    (place,) = struct.unpack_from(">Q", data, 40)
+    data[place + 8 : place + 16] = data[place : place + 8]
+    path.write_bytes(data)
+    return path
 
 
 def _vhd_difference(path: Path) -> Path:
@@ -810,6 +822,10 @@ def _archives() -> Iterator[Bad]:
         _members(("x", b"20 path=/etc/passwd\n", b"x", "")),
     )
     yield Bad("ova-pax-broken", "archive-damaged", _members(("x", b"99 path=x\n", b"x", "")))
+    pax = archive.tar_member("x", b"20 mtime=1700000000\n", b"x")
+    yield Bad(
+        "ova-pax-twice", "archive-damaged", lambda f: write(f, "db1.ova", pax + pax + bytes(1024)), "two extended"
+    )
     yield Bad("ova-hidden", "archive-hidden", _members(end=bytes(1024) + archive.tar([("y", b"y")])))
     yield Bad("ova-no-end", "file-truncated", _members(end=b""))
     yield Bad("ova-half-end", "archive-truncated", _members(end=bytes(512)))
@@ -840,6 +856,8 @@ def _archives() -> Iterator[Bad]:
     )
     two = [archive.Disk(disk_name, SIZE), archive.Disk("", SIZE)]
     yield Bad("ova-same-address", "ovf-bad", _ova(archive.ovf(two)), "two disks at scsi 0:0")
+    crowd = "".join(f"<Item><rasd:InstanceID>{number}</rasd:InstanceID></Item>" for number in range(100, 2200))
+    yield Bad("ova-crowd", "ovf-bad", _ova(archive.ovf([archive.Disk(disk_name, SIZE)], more=crowd)), "more than 2048")
     yield Bad("ova-manifest-line", "manifest-bad", _ova(manifest=b"hello\n"), "hello")
     yield Bad("ova-manifest-short", "manifest-bad", _ova(manifest=b"SHA256(db1.vmdk)= abcd\n"))
     yield Bad("ova-manifest-md5", "manifest-bad", _ova(manifest=b"MD5(db1.vmdk)= " + b"0" * 32))

@@ -158,6 +158,20 @@ def _delta(
     return make
 
 
+def _delta_far(folder: Path) -> tuple[Path, bytes]:
+    """The parent is named further down than QEMU looks, which takes the snapshot's holes for zeros then."""
+    path, after = _embedded_delta(folder)
+    before = vmdk.flat(folder, disk(), "base.vmdk")
+    before.write_text(before.read_text().replace("CID=123a4bcd", "CID=00000007", 1))
+    write(folder, "far-delta.vmdk", vmdk.cowd(len(after), difference(disk(), after, 512)))
+    line = f'RW {sectors(len(after))} VMFSSPARSE "far-delta.vmdk"'
+    text = descriptor("vmfsSparse", [line], cid=8, parent_cid=7, hint="base.vmdk")
+    filling = "# nothing to see here\n" * 600
+    path.unlink()
+    (folder / "disk.vmdk").unlink()
+    return write(folder, "far.vmdk", text.replace("parentFileNameHint", f"{filling}parentFileNameHint")), after
+
+
 def _delta_of_stream(folder: Path) -> tuple[Path, bytes]:
     """Small grains over large packed ones: parts of grains are needed."""
     base, after = disk(), changed(disk())
@@ -259,6 +273,16 @@ GOOD: tuple[Good, ...] = (
         _extents("seSparse", "SESPARSE", lambda part: vmdk.sesparse(len(part), grains(part, 4096)), 64 * MIB),
         subformat="seSparse",
     ),
+    Good(
+        "sesparse-without-maps",
+        _extents(
+            "seSparse",
+            "SESPARSE",
+            lambda part: vmdk.sesparse(len(part), grains(part, 4096), bitmap=(0, 0), backmap=(0, 0)),
+            64 * MIB,
+        ),
+        subformat="seSparse",
+    ),
     Good("delta-hosted", _embedded_delta, subformat="monolithicSparse", chain=2),
     Good(
         "delta-cowd",
@@ -273,6 +297,7 @@ GOOD: tuple[Good, ...] = (
         chain=4,
     ),
     Good("delta-sesparse-unmapped", _unmapped, readers=(QEMU,), subformat="seSparse", chain=2),
+    Good("delta-hint-far", _delta_far, readers=(DISSECT,), subformat="vmfsSparse", chain=2),
     Good("delta-of-stream", _delta_of_stream, subformat="vmfsSparse", chain=2),
     Good(
         "descriptor-crlf",

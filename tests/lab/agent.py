@@ -86,8 +86,8 @@ class Inside:
     """Block devices -> slots."""
     guest: Any = None
     """The guest as the lab has it."""
-    storages: Any = None
-    """The storages of its node."""
+    result: str = ""
+    """Where a script puts its result."""
 
 
 Bridge = Callable[[str, Mapping[str, Any]], dict[str, Any]]
@@ -114,10 +114,19 @@ def script(pattern: str, respond: Callable[[Inside, str], str | Result]) -> Prog
 
 
 def _ran(inside: Inside, answer: str | Result) -> Result:
-    return Result(files={inside.command[-1]: answer.encode()}) if isinstance(answer, str) else answer
+    return Result(files={inside.result: answer.encode()}) if isinstance(answer, str) else answer
 
 
-STARTS_SCRIPT = re.compile(r"(sh|\S*powershell\.exe'? .* -File) '?\S+[/\\]diskwright-\w+\.(sh|ps1)'? \S+")
+_FILE = r"\S+[/\\]diskwright-\w+"
+STARTS_SCRIPT = (
+    re.compile(rf"sh\n(?P<script>{_FILE}\.sh)\n(?P<result>{_FILE}\.out)"),
+    re.compile(
+        r"\S+\\powershell\.exe\n-NoProfile\n-NonInteractive\n-Command\n"
+        rf"& \(\[scriptblock\]::Create\(\[IO\.File\]::ReadAllText\('(?P<script>{_FILE}\.ps1)'\)\)\) "
+        rf"'(?P=script)' '(?P<result>{_FILE}\.out)'"
+    ),
+)
+"""How the collection starts a script: words, each on a line."""
 
 
 def _join(inside: Inside, match: re.Match[str]) -> Result:
@@ -223,16 +232,24 @@ class Agent:
         return pid
 
     def _result(self, inside: Inside) -> Result | None:
-        line, known = shlex.join(inside.command), self.programs
-        if STARTS_SCRIPT.fullmatch(line):
-            text = self.files.pop(inside.command[-2], None)  # a script removes itself first of all
-            if text is None:
-                return Result(127, err="no such file\n")
-            line, known = text.decode("utf-8-sig"), self.scripts
-        for one in known:
-            if match := (one.pattern.search if known is self.scripts else one.pattern.fullmatch)(line):
+        for start in STARTS_SCRIPT:
+            if match := start.fullmatch("\n".join(inside.command)):
+                inside.result = match["result"]
+                return self._script(inside, match["script"])
+        line = shlex.join(inside.command)
+        for one in self.programs:
+            if match := one.pattern.fullmatch(line):
                 return one.respond(inside, match)
         return None
+
+    def _script(self, inside: Inside, file: str) -> Result:
+        data = self.files.pop(file, None)  # a script removes itself first of all
+        if data is None:
+            return Result(127, err="no such file\n")
+        for one in self.scripts:
+            if match := one.pattern.search(data.decode("utf-8-sig")):
+                return one.respond(inside, match)
+        return Result(127, err="a script that nobody here knows\n")
 
     def settle(self) -> None:
         """What processes that have ended wrote is there."""
@@ -372,7 +389,7 @@ def _exec(call: Call) -> dict[str, int]:
         return bridge.execute(agent.bridge, command, call.values.get("input-data"))
     _allowed(agent, "exec")
     disks, slots = _disks(call)
-    inside = Inside(agent, command, str(call.values.get("input-data", "")), disks, slots, call.guest, call.storages)
+    inside = Inside(agent, command, str(call.values.get("input-data", "")), disks, slots, call.guest)
     pid = agent.start(inside, call.cluster.clock.scale)
     if pid is None:
         call.cluster.clock.sleep(NO_ANSWER_SECONDS)

@@ -25,7 +25,7 @@ ROOMS = {
     "_ansible": {"_pve", "_image", "_windows", "_policy", "_core"},
     "modules": {"_ansible", "_pve", "_image", "_windows", "_policy", "_core"},
     "action": {"_image", "_policy", "_core"},
-    "filter": {"_policy", "_core"},
+    "filter": {"_windows", "_policy", "_core"},
     "doc_fragments": set(),
 }
 # What a room may import beside the standard library.

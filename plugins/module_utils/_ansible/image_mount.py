@@ -150,17 +150,16 @@ class ImageMount:
         """
         listing = look_into(disk)
         self._tell(disk, listing)
-        refusals = _Refusals()
+        refusals, writable = _Refusals(), self._params["writable"]
         found = refusals.of(lambda: _choose(disk, listing, self._params["partition"]))
         make = left.wanted.make if left else refusals.of(lambda: mounts.check_mountpoint(self._mountpoint))
         backend = refusals.of(lambda: _backend(disk, listing, self._params["backend"]))
-        if self._params["writable"]:
+        if writable:
             refusals.add(*_against_writing(disk, listing))
         else:
             self._warnings += _running(disk)
-        driver = refusals.of(lambda: _driver(disk, found, writable=self._params["writable"])) if found else None
+        driver = refusals.of(lambda: _driver(disk, found, writable=writable) if found else "")
         refusals.report()
-        assert found and driver and backend  # noqa: S101 - or there was a refusal
         return self._record(disk, listing, found, backend, driver, make=bool(make))
 
     def _record(
@@ -178,7 +177,7 @@ class ImageMount:
             size=part.size,
             disk_size=disk.size,
             driver=driver,
-            options=filesystems.mount_options(found.content.type, writable=writable),
+            options=filesystems.mount_options(found.content.type, driver, writable=writable),
             writable=writable,
         )
         data = _listing_data(disk, listing)
@@ -237,6 +236,8 @@ class _Refusals:
 
 
 def _check_arguments(params: dict[str, t.Any]) -> None:
+    if os.geteuid() != 0:
+        raise DiskwrightError("looking into images and mounting them needs root; add become: true to the task")
     if params["state"] == "mounted" and not params["mountpoint"]:
         raise DiskwrightError("mountpoint is missing: name an empty folder, or one that is to be made")
     if params["state"] != "unmounted" and not (params["path"] or params["volume"]):

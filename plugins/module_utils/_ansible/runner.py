@@ -103,7 +103,7 @@ def _exit(module: AnsibleModule, result: Result) -> None:
     for text in result.warnings:
         module.warn(text)
     data = dict(result.data, changed=result.changed, invocation={"module_args": _arguments(module)})
-    if result.diff:
+    if result.diff and module._diff:
         data["diff"] = [{"prepared": result.diff}]
     if result.failure is not None:
         # Ansible shows no diff of a task that failed; what happens to the other guests is worth knowing all the same.

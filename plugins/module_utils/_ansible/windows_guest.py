@@ -72,7 +72,7 @@ class WindowsGuest:
             raise AgentError(f"{self._agent.label}: where Windows is installed can't be told from '{said}'")
         system = "System32" if not wide or "%" in wide else "Sysnative"
         found = powershell(root, system)
-        return found if "yes" in self._cmd(f"if exist {found.interpreter[0]} echo yes") else None
+        return found if "yes" in self._cmd(f"if exist {found.interpreter} echo yes") else None
 
     def _cmd(self, line: str) -> str:
         return self._agent.run(["cmd.exe", "/d", "/c", line]).out.decode("ascii", "replace")

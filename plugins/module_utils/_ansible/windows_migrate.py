@@ -19,6 +19,7 @@ from .._pve.reads import Cluster, GuestEntry, Surroundings, guest_of, read_guest
 from .._windows.assessment import Assessment, Standing, assess, boot_slot, is_windows
 from .._windows.forecast import Forecast, foretell
 from .._windows.note import Phase
+from .._windows.releases import releases_of
 from .._windows.situation import BUSES, SNAPSHOT, STAGING, VERDICT, Situation, Wishes
 from .._windows.steps import State, Step
 from .migration import Migrator, Passage, Patience
@@ -30,6 +31,7 @@ if t.TYPE_CHECKING:
 
     from .._core.guest import Guest
     from .._pve.client import Client
+    from .._windows.inside import Windows
 
 AGENT_SECONDS = 600
 # Details stand in a column of their own, unless a step takes so many words that the column would be far away.
@@ -298,6 +300,7 @@ class WindowsMigrateInfo:
         self._params = params
         patience = Patience(float(params["task_timeout"]), SHUTDOWN_SECONDS, AGENT_SECONDS)
         self._fleet = Fleet(client, (), patience, params["concurrency"])
+        self._left_out: list[str] = []
 
     def prepare(self) -> None:
         """Find the Windows guests, and look at each."""
@@ -315,15 +318,19 @@ class WindowsMigrateInfo:
 
     def _is_meant(self, entry: GuestEntry) -> bool:
         params = self._params
-        tests = (("vmid", entry.vmid), ("name", entry.name), ("node", entry.node), ("pool", entry.pool))
-        fits = all(not params[key] or value in params[key] for key, value in tests)
+        names, numbers = params["name"] or (), params["vmid"] or ()
+        named = entry.name in names or entry.vmid in numbers or not (names or numbers)
+        tests = (("node", entry.node), ("pool", entry.pool))
+        fits = named and all(not params[key] or value in params[key] for key, value in tests)
         return fits and (not params["tag"] or bool(set(params["tag"]) & set(entry.tags)))
 
     def _check_names(self, found: Sequence[GuestEntry]) -> None:
         for key in ("vmid", "name"):
             absent = sorted({str(one) for one in self._params[key] or ()} - {str(getattr(e, key)) for e in found})
-            if absent:
-                raise DiskwrightError(f"{key}={', '.join(absent)}: there is no such guest, or the user may not see it")
+            text = f"{key}={', '.join(absent)}: there is no such guest, or the user may not see it"
+            if absent and not self._params["ignore_absent"]:
+                raise DiskwrightError(text)
+            self._left_out += [text] if absent else []
 
     def execute(self) -> None:
         """Nothing: it only reads."""
@@ -334,7 +341,7 @@ class WindowsMigrateInfo:
         jobs = self._fleet.jobs
         return Result(
             data={"guests": [_standing(job) for job in jobs]},
-            warnings=[job.error for job in jobs if job.error],
+            warnings=[*self._left_out, *(job.error for job in jobs if job.error)],
         )
 
 
@@ -350,6 +357,7 @@ def info_spec() -> dict[str, dict[str, t.Any]]:
         **{name: dict(texts) for name in ("name", "node", "pool", "tag")},
         "bus": {"type": "str", "choices": list(BUSES), "default": _DEFAULTS["bus"]},
         "data_disks": {"type": "bool", "default": _DEFAULTS["data_disks"]},
+        "ignore_absent": {"type": "bool", "default": False},
         "concurrency": {"type": "int", "default": 8},
     }
 
@@ -371,10 +379,18 @@ def _standing(job: Job) -> dict[str, t.Any]:
         "product": windows.product if windows else None,
         "release": windows.release.key if windows and windows.release else None,
         "agent": windows is not None,
+        "virtio_win": _driver_iso(guest, windows),
         "boot_slot": None if slot is None else str(slot),
         "scsihw": guest.configured.scsihw,
         "phase": journal.phase.value if journal and journal.phase is not Phase.ROLLED_BACK else None,
     }
+
+
+def _driver_iso(guest: Guest, windows: Windows | None) -> str | None:
+    """The version of the driver ISO for a guest; releases that PVE calls the same take the same."""
+    release = windows.release if windows else None
+    versions = {row.iso for row in ((release,) if release else releases_of(guest.ostype or ""))}
+    return versions.pop() if len(versions) == 1 else None
 
 
 #: What is refused because of how it was asked, and says nothing about the guest.

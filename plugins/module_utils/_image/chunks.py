@@ -113,8 +113,8 @@ class Digests:
         self._fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
 
     def restart(self, start: int) -> None:
-        """Forget everything from byte ``start`` of the disk on, a chunk's border."""
-        os.ftruncate(self._fd, start // CHUNK * _DIGEST)
+        """Forget everything from byte ``start`` of the disk on, a chunk's border or the disk's end."""
+        os.ftruncate(self._fd, -(-start // CHUNK) * _DIGEST)
         os.ftruncate(self._fd, self.count * _DIGEST)
 
     def put(self, start: int, content: Buffer) -> None:

@@ -72,20 +72,20 @@ class Conversion:
             self._note(plans.make(self._order, source, self._settings.journals))
 
     def _run(self) -> None:
-        with self._locked() as lock, self._inspected() as source:
+        with self._locked(), self._inspected() as source:
             plan = plans.make(self._order, source, self._settings.journals)
             self._note(plan)
             if plan.action is not Action.NOTHING:
-                Work(self._order, self._settings, self._means, self._outcome, source, plan, lock).do()
+                Work(self._order, self._settings, self._means, self._outcome, source, plan).do()
                 self._note_record(plan)
 
     @contextlib.contextmanager
-    def _locked(self) -> Iterator[int]:
+    def _locked(self) -> Iterator[None]:
         self._require_sense()
         journal = Journal(self._settings.journals, plans.key_of(self._order))
         self._progress.enter("wait")
-        with held(journal.lock_path, self._order.name, self._settings.patience) as lock:
-            yield lock
+        with held(journal.lock_path, self._order.name, self._settings.patience):
+            yield
 
     def _require_sense(self) -> None:
         found = problems(self._order)

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from .chunks import Buffer, Chunk, cut
 from .errors import ImageError
+from .lock import adopt, inherited
 from .runs import Kind, Run, inflate
 
 if t.TYPE_CHECKING:
@@ -82,7 +83,7 @@ class Pool:
     """Runs work in threads, never much ahead of what is done, and stops at the first error."""
 
     def __init__(self, workers: int) -> None:
-        self._executor = ThreadPoolExecutor(workers, "diskwright")
+        self._executor = ThreadPoolExecutor(workers, "diskwright", adopt, (inherited(),))
         self._limit = 2 * workers
         self._pending: set[Future[None]] = set()
 

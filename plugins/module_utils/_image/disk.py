@@ -51,14 +51,16 @@ class Stamp:
         """Whether the same file is still at the path, whatever it holds by now."""
         with contextlib.suppress(OSError):
             now = Stamp.of(self.path)
-            return (self.block and now.block) or (now.device, now.inode) == (self.device, self.inode)
+            if self.block:
+                return now.block
+            return (now.device, now.inode) == (self.device, self.inode)
         return False
 
     def unchanged(self) -> bool:
         """Whether it is the same file and nothing was written to it."""
         with contextlib.suppress(OSError):
             now = Stamp.of(self.path)
-            return (self.block and now.block) or now == self
+            return now.block if self.block else now == self
         return False
 
 

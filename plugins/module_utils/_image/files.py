@@ -147,10 +147,11 @@ class Folder:
         except OSError:
             return None
 
-    def open(self, name: str, owner: str = "") -> ImageFile:
+    def open(self, name: str, owner: str = "", *, in_use: bool = False) -> ImageFile:
         """Open a file for reading.
 
         :param owner: the file that names it, or '' for the user.
+        :param in_use: allow one that somebody else uses, for a look at what it may be a part of.
         :raises ImageRefusedError: if the name is not plain, if nothing is there, if it is no regular file, or if
             somebody else writes to it or has locked it.
         """
@@ -164,8 +165,9 @@ class Folder:
             _check_regular(name, owner, file.status)
             if file.identity != (before.st_dev, before.st_ino):
                 raise ImageRefusedError("file-changed", name, "was replaced while it was opened", NOT_IN_USE)
-            self._check_lock(name)
-            check_unwritten(file)
+            if not in_use:
+                self._check_lock(name)
+                check_unwritten(file)
         except BaseException:
             os.close(file.fd)
             raise
@@ -235,10 +237,13 @@ def check_unwritten(file: ImageFile) -> None:
     The kernel says so when it is asked for a read lease, which root and the file's owner may. On file systems without
     leases (NFS, CIFS) the processes of this machine are looked through instead.
     """
-    if _lease(file.fd) is True:
+    free = _lease(file.fd)
+    if free:
         return
     writers = [pid for pid, identity in _open_for_writing() if identity == file.identity]
-    if writers or _lease(file.fd) is False:
+    # NFS grants a lease only with a delegation of the server's, and says the same when there is none. Elsewhere there
+    # is a writer, if not one that shows among the processes: a loop device, or a container's.
+    if writers or (free is False and not _is_remote(file.status.st_dev)):
         who = f" (process {', '.join(map(str, writers))})" if writers else ""
         raise ImageRefusedError("file-in-use", file.name, f"is open for writing{who}", NOT_IN_USE)
 
@@ -255,6 +260,17 @@ def _lease(fd: int) -> bool | None:
     except OSError:
         return None
     return True
+
+
+def _is_remote(device: int) -> bool:
+    """Whether a file system is on other machines, too."""
+    number = f"{os.major(device)}:{os.minor(device)}"
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as mounts:
+        for line in mounts:
+            fields, _dash, rest = line.partition(" - ")
+            if fields.split()[2] == number:
+                return rest.startswith(("nfs", "cifs", "smb", "ceph", "fuse", "gluster", "ocfs2", "gfs2"))
+    return False
 
 
 def _open_for_writing() -> Iterator[tuple[int, tuple[int, int]]]:
@@ -280,6 +296,7 @@ class Opened:
     def __init__(self, folder: Folder) -> None:
         self.folder = folder
         self.files: list[ImageFile] = []
+        self._names: dict[tuple[int, int], str] = {}
 
     def open(self, name: str, owner: str = "") -> tuple[int, ImageFile]:
         """Open one more file and give its index.
@@ -288,13 +305,13 @@ class Opened:
         """
         make_room(len(self.files) + 1, owner or name)
         file = self.folder.open(name, owner)
+        twin = self._names.get(file.identity)
         index = self.add(file)
-        twin = next((one for one in self.files[:-1] if one.identity == file.identity), None)
         if twin is not None:
             raise ImageRefusedError(
                 "file-twice",
                 owner or name,
-                f"names {name}, which is the file {twin.name} that the image has already",
+                f"names {name}, which is the file {twin} that the image has already",
                 "each extent and each parent is a file of its own",
             )
         return index, file
@@ -302,6 +319,7 @@ class Opened:
     def add(self, file: ImageFile) -> int:
         """Take over an open file."""
         self.files.append(file)
+        self._names.setdefault(file.identity, file.name)
         return len(self.files) - 1
 
     def check_settled(self) -> None:

@@ -29,11 +29,13 @@ class FileSystem:
     :param drivers: names for ``mount -t``, the best first.
     :param read_only: options with which nothing is written, not even a journal replayed.
     :param writable: options for a writable mount, or ``None`` where that is not offered.
+    :param first: options that the first driver alone knows.
     """
 
     drivers: tuple[str, ...]
     read_only: tuple[str, ...] = ()
     writable: tuple[str, ...] | None = None
+    first: tuple[str, ...] = ()
 
 
 #: By the name that blkid gives. Sources: mount(8), ext4(5), xfs(5), btrfs(5), ntfs-3g(8), Documentation/filesystems.
@@ -49,8 +51,9 @@ TABLE: t.Final[Mapping[str, FileSystem]] = MappingProxyType(
         "hfsplus": FileSystem(("hfsplus",)),
         "iso9660": FileSystem(("iso9660",)),
         "jfs": FileSystem(("jfs",)),
-        # norecover: a volume that Windows has not left cleanly is not repaired; it can then be read, not written.
-        "ntfs": FileSystem(("ntfs-3g", "ntfs3"), ("norecover",), ("norecover",)),
+        # norecover: a volume that Windows has not left cleanly is not repaired; it can then be read, not written. The
+        # kernel's ntfs3 does so without being told.
+        "ntfs": FileSystem(("ntfs-3g", "ntfs3"), (), (), first=("norecover",)),
         "reiserfs": FileSystem(("reiserfs",), ("nolog",)),
         "squashfs": FileSystem(("squashfs",)),
         "udf": FileSystem(("udf",)),
@@ -178,9 +181,13 @@ def _kernel_has(driver: str) -> bool:
         return False
 
 
-def mount_options(kind: str, *, writable: bool) -> tuple[str, ...]:
-    """The options for ``mount -o``."""
+def mount_options(kind: str, driver: str, *, writable: bool) -> tuple[str, ...]:
+    """The options for ``mount -o``.
+
+    :param driver: one of the file system's drivers.
+    """
     system = TABLE[kind]
+    first = system.first if driver == system.drivers[0] else ()
     if writable:
-        return ("rw", *(system.writable or ()), *GUARD)
-    return ("ro", *system.read_only, *GUARD)
+        return ("rw", *(system.writable or ()), *first, *GUARD)
+    return ("ro", *system.read_only, *first, *GUARD)

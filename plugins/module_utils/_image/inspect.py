@@ -47,8 +47,9 @@ _CHECKS: t.Final[dict[str, Callable[[ImageFile], t.Any]]] = {
     "vdi": check_vdi,
 }
 #: What a file is refused for that is no image of its own, but may be a part of one.
-_PARTS = frozenset({"extent-alone", "format-unknown"})
-_MAX_DEPTH = 8
+_PARTS = frozenset({"extent-alone", "format-unknown", "file-not-regular"})
+#: What VMware calls the list of the blocks that changed since a backup. It has the same extension, and is no image.
+_CHANGE_TRACKING = "-ctk.vmdk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -282,12 +283,15 @@ def survey(path: str, *, checksum: bool = False) -> Survey:
 
 
 def _folders(path: str, checksum: bool) -> Iterator[Survey]:
-    for folder, below, names in os.walk(path):
-        depth = os.path.relpath(folder, path).count(os.sep)
-        below[:] = sorted(name for name in below if not name.endswith(".lck")) if depth < _MAX_DEPTH else []
+    problems: list[OSError] = []
+    for folder, below, names in os.walk(path, onerror=problems.append):
+        below[:] = sorted(name for name in below if not name.endswith(".lck"))
         # os.walk takes a link to a folder for a folder; one that is called like an image is looked at as a file.
         links = [name for name in below if os.path.islink(os.path.join(folder, name))]
         yield _Look(folder, "", checksum).all(sorted([*names, *links]))
+    for error in problems:
+        reason = f"{error.filename}: can't be looked into: {error.strerror}"
+        yield Survey((Found(str(error.filename), "", refused=Refused("unreadable", reason)),))
 
 
 class _Look:
@@ -314,7 +318,8 @@ class _Look:
             for image in found[name]:
                 if name in parts and not image.member:
                     continue
-                if name in mentioned and image.refused and image.refused.code in _PARTS:
+                a_part = name in mentioned or name.endswith(_CHANGE_TRACKING)
+                if a_part and image.refused and image.refused.code in _PARTS:
                     continue
                 if name in parents and not image.refused:
                     image = _base_of_refused(image, parents[name])
@@ -344,7 +349,7 @@ class _Look:
         """What may be the descriptor in a file, b"" if it can't be opened."""
         try:
             with Folder(self._folder) as folder:
-                file = folder.open(name)
+                file = folder.open(name, in_use=True)
         except ImageError:
             return b""
         try:

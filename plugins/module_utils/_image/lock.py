@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import threading
 import time
 import typing as t
 from contextlib import contextmanager
@@ -26,8 +27,9 @@ class BusyError(ImageError):
 def held(path: str, what: str, seconds: float = 0) -> Iterator[int]:
     """Hold a lock file exclusively; its folder is made.
 
-    The kernel gives the lock up when the last process that has the descriptor ends. A program that is started with it
-    (``pass_fds``) therefore keeps the next run away even if this process is killed.
+    The kernel gives the lock up when the last process that has the descriptor ends. Programs that are started meanwhile
+    get it (``inherited``), so that what they do to the target comes to its end before the next run begins, even if this
+    process is killed.
 
     :param what: what is locked, for the message.
     :param seconds: how long to wait for another run.
@@ -39,9 +41,25 @@ def held(path: str, what: str, seconds: float = 0) -> Iterator[int]:
         _acquire(fd, what, time.monotonic() + seconds)
         os.ftruncate(fd, 0)
         os.pwrite(fd, str(os.getpid()).encode(), 0)
+        adopt((*inherited(), fd))
         yield fd
     finally:
+        adopt(tuple(other for other in inherited() if other != fd))
         os.close(fd)
+
+
+_own = threading.local()
+
+
+def inherited() -> tuple[int, ...]:
+    """The locks that this thread holds, or works under: what programs that it starts are given with ``pass_fds``."""
+    found: tuple[int, ...] = getattr(_own, "locks", ())
+    return found
+
+
+def adopt(locks: tuple[int, ...]) -> None:
+    """Let this thread work under the locks of another one."""
+    _own.locks = locks
 
 
 def _acquire(fd: int, what: str, until: float) -> None:

@@ -56,7 +56,7 @@ def read_members(file: ImageFile) -> tuple[TarMember, ...]:
     :raises ImageRefusedError: if there is anything else in it than plain files with plain names, each once.
     """
     members: dict[str, TarMember] = {}
-    offset, size = 0, None
+    offset, size, extended = 0, None, False
     while True:
         block = file.read(offset, _BLOCK)
         if not any(block):
@@ -64,13 +64,17 @@ def read_members(file: ImageFile) -> tuple[TarMember, ...]:
             return tuple(members.values())
         name, kind, stated = _read_header(file.name, offset, block)
         if kind == b"x":
+            if extended:
+                raise _bad(file.name, "archive-damaged", "has two extended headers for one file", _REPACK)
+            extended = True
             size = _pax_size(file.name, file.read(offset + _BLOCK, min(stated, 65536)))
             offset += _BLOCK + -(-stated // _BLOCK) * _BLOCK
             continue
         member = TarMember(name, offset + _BLOCK, stated if size is None else size)
         _check_member(file, member, kind, members)
         members[name] = member
-        offset, size = member.offset + -(-member.size // _BLOCK) * _BLOCK, None
+        offset = member.offset + -(-member.size // _BLOCK) * _BLOCK
+        size, extended = None, False
 
 
 def _read_header(archive: str, offset: int, block: bytes) -> tuple[str, bytes, int]:

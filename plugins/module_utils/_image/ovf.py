@@ -28,6 +28,8 @@ _CONTROLLERS = {"5": "ide", "6": "scsi", "20": "sata"}
 _UNIT = re.compile(r"byte(?:\s*\*\s*(\d{1,4})\s*\^\s*(\d{1,2}))?", re.IGNORECASE)
 _UNIT_WORDS = {"bytes": 1, "kilobytes": 1024, "megabytes": 1024**2, "gigabytes": 1024**3}
 _RESOURCE = re.compile(r"(?:ovf:)?/?(disk|file)/([^/]+)")
+#: No guest of VMware has a tenth of it.
+_MAX_ITEMS = 2048
 _EXPORT = "export the guest again"
 
 
@@ -248,6 +250,8 @@ class _Envelope:
             key = values.get("InstanceID") or values.get("InstanceId") or ""
             if not key or key in items:
                 raise _bad(self._name, f"has hardware with the number {key!r}, which is empty or there twice")
+            if len(items) == _MAX_ITEMS:
+                raise _bad(self._name, f"has more than {_MAX_ITEMS} pieces of hardware in one guest")
             items[key] = _Item(element, values.get("ResourceType", ""), key, values)
         return items
 

@@ -16,7 +16,7 @@ from array import array
 
 from .errors import ImageRefusedError
 from .vmdk_descriptor import MAX_DISK
-from .vmdk_tables import damaged
+from .vmdk_tables import Bitmap, damaged
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -109,14 +109,18 @@ class _Clusters:
         span = self._cluster * (self._cluster // self._entry)
         if count < -(-size // span) or count > 32 * 1024**2 // 8 or offset % self._cluster:
             raise damaged("header-bad", self._file.name, f"has {count} tables at byte {offset} for {size} bytes")
-        for entry in self._numbers(offset, count):
+        used = Bitmap()
+        for entry in self._numbers(offset, -(-size // span)):
             table = entry & _OFFSET
             if not table:
                 continue
             if table % self._cluster:
                 raise damaged("table-outside", self._file.name, f"has a table at byte {table}")
+            if not used.mark(table // self._cluster, 1):
+                raise damaged("table-overlap", self._file.name, f"uses the table at byte {table} twice")
             entries = self._numbers(table, self._cluster // 8)
-            self._check_table(entries[::2] if self._entry == 16 else entries)
+            if any(entries):
+                self._check_table(entries[::2] if self._entry == 16 else entries)
 
     def _check_table(self, entries: array[int]) -> None:
         for entry in entries:

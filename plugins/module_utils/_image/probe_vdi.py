@@ -47,7 +47,7 @@ def check_vdi(file: ImageFile) -> int:
         )
     if (sector, block, extra) != (512, _BLOCK, 0) or not 0 < size <= min(blocks * block, MAX_DISK):
         raise damaged("header-bad", file.name, f"has {size} bytes in {blocks} blocks of {block}, sectors of {sector}")
-    _check_blocks(file, table, data, blocks)
+    _check_blocks(file, table, data, -(-size // block))
     return t.cast("int", size)
 
 

@@ -27,6 +27,9 @@ _DYNAMIC_HEADER = struct.Struct(">8sQQIIII16s")
 _FIXED, _DYNAMIC, _DIFFERENCE = 2, 3, 4
 _UNUSED = 0xFFFFFFFF
 _PIECE = 65536
+#: What its tables can say: 2040 GiB.
+_MAX_SIZE = 2040 * 1024**3
+_BLOCKS = tuple(1 << power for power in range(16, 25))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ def _read_footer(file: ImageFile) -> _Disk:
     if fields[16]:
         raise ImageRefusedError("unclean", file.name, "is a saved state", "start the guest once and shut it down")
     size, cylinders, heads, sectors = fields[9:13]
-    if not 0 < size <= MAX_DISK or size % 512:
+    if not 0 < size <= (MAX_DISK if fields[13] == _FIXED else _MAX_SIZE) or size % 512:
         raise damaged("header-bad", file.name, f"has a disk of {size} bytes")
     if fields[13] != _FIXED and file.read(0, 512) != raw:
         raise damaged("header-bad", file.name, "has a footer that differs from its copy at the beginning")
@@ -87,9 +90,9 @@ def _check_blocks(file: ImageFile, disk: _Disk) -> None:
     cookie, _next, table, version, entries, block, checksum, _parent = _DYNAMIC_HEADER.unpack_from(raw)
     if (cookie, version, checksum) != (b"cxsparse", 0x00010000, _checksum(raw, 36)):
         raise damaged("header-bad", file.name, "has no header of its blocks, or one whose checksum is wrong")
-    if block < 4096 or block & (block - 1) or entries * block < disk.size:
+    if block not in _BLOCKS or entries * block < disk.size:
         raise damaged("header-bad", file.name, f"has {entries} blocks of {block} bytes for {disk.size}")
-    used = Bitmap()
+    used, entries = Bitmap(), -(-disk.size // block)
     whole = -(-block // 512 // 8 // 512) + block // 512
     for first in range(0, entries, _PIECE):
         count = min(_PIECE, entries - first)

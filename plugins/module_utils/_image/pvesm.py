@@ -16,6 +16,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .errors import ImageError
+from .lock import inherited
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +62,7 @@ def _run(command: Sequence[str], what: str) -> str:
     try:
         done = subprocess.run(
             list(command),
+            pass_fds=inherited(),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -16,6 +16,7 @@ import typing as t
 from dataclasses import dataclass
 
 from .errors import ImageError
+from .lock import inherited
 
 if t.TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +62,7 @@ def place(fd: int) -> str:
 def run(arguments: Sequence[str], fds: Sequence[int], what: str, accepted: Sequence[int] = (0,)) -> tuple[int, str]:
     """Run ``qemu-img``.
 
-    :param fds: the descriptors that it inherits: its files, and the lock of the target that it writes to.
+    :param fds: the descriptors of its files.
     :param what: what is being done, for the message.
     :param accepted: exit statuses that are no error.
     :returns: exit status and standard output.
@@ -70,7 +71,7 @@ def run(arguments: Sequence[str], fds: Sequence[int], what: str, accepted: Seque
     try:
         done = subprocess.run(
             [QEMU_IMG, *arguments],
-            pass_fds=tuple(fds),
+            pass_fds=(*fds, *inherited()),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

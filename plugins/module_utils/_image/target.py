@@ -155,18 +155,16 @@ class PackedTarget(Target):
     """A qcow2 image whose clusters QEMU lays out, compressed if wanted.
 
     :param staging: folder for the slices that are on their way.
-    :param lock: descriptor of the target's lock, which whoever writes to the image holds.
     """
 
     window = GIB // 4
     slice = GIB // 4
 
-    def __init__(self, fd: int, size: int, staging: str, *, compress: bool, cluster_size: int, lock: int) -> None:
+    def __init__(self, fd: int, size: int, staging: str, *, compress: bool, cluster_size: int) -> None:
         super().__init__(fd, size, zeroed=True)
         self._staging = Staging(staging, size)
         self._compress = compress
         self._cluster_size = cluster_size
-        self._lock = lock
 
     def resume(self, start: int) -> None:
         """Give back clusters that a killed run left, and take out what it wrote behind ``start``.
@@ -175,7 +173,9 @@ class PackedTarget(Target):
         """
         qemu.check(self.fd, leaks=True)
         self._staging.empty()
-        self._convert(start, self.size, qemu.node("qcow2", self.fd, discard="unmap"), [])
+        start = -(-start // self._cluster_size) * self._cluster_size
+        if start < self.size:
+            self._convert(start, self.size, qemu.node("qcow2", self.fd, discard="unmap"), [])
 
     def pieces(self, start: int, end: int) -> Iterator[Piece]:
         yield Piece(start, end - start, self._staging.fd, start)
@@ -204,7 +204,7 @@ class PackedTarget(Target):
     def _convert(self, start: int, end: int, image: dict[str, t.Any], options: list[str]) -> None:
         source = qemu.window({"driver": "raw", "file": {"filename": qemu.place(self._staging.fd)}}, start, end)
         arguments = ["convert", "-n", *options, "-f", "raw", "-O", "raw", source, qemu.window(image, start, end)]
-        qemu.run(arguments, [self.fd, self._staging.fd, self._lock], "writing the qcow2 image")
+        qemu.run(arguments, [self.fd, self._staging.fd], "writing the qcow2 image")
 
     def stored(self, start: int, end: int) -> Iterator[Piece]:
         """The staged content, which is good until the next call."""

@@ -111,16 +111,18 @@ class _VmdkView:
         self._index = {file.name: index for index, file in enumerate(source.files)}
 
     def view(self) -> View:
-        node: Node | None = None
         try:
-            for number in reversed(range(len(self._source.chain))):  # parents first
-                node = self._node(number, node)
+            node = self._chain(0)
         except BaseException:
             for fd in self._own:
                 os.close(fd)
             raise
-        assert node is not None  # noqa: S101 - a chain has a head
         return View(node, (*self._source.fds, *self._own), tuple(self._own))
+
+    def _chain(self, number: int) -> Node:
+        """A member with its parents."""
+        following = number + 1
+        return self._node(number, self._chain(following) if following < len(self._source.chain) else None)
 
     def _node(self, number: int, parent: Node | None) -> Node:
         member = self._source.chain[number]

@@ -37,6 +37,8 @@ _TABLE_SECTORS = _TABLE * 4 // SECTOR
 _GRAINS = tuple(1 << power for power in range(3, 13))
 _MARKER = struct.Struct("<QII")
 _END, _GRAIN_TABLE, _GRAIN_DIRECTORY, _FOOTER = range(4)
+#: As many as the largest disk has with grains of the usual size.
+_MAX_TABLES = MAX_DISK // SECTOR // 128 // _TABLE
 #: Zeros that may follow the last thing in a stream: QEMU fills up the last grain.
 _MAX_TAIL = 64 * 1024**2
 
@@ -98,6 +100,8 @@ def _check_numbers(file: ImageFile, header: Header) -> None:
         )
     if header.grain not in _GRAINS:
         raise _header(file, f"has grains of {header.grain} sectors; allowed are powers of two from 8 to 4096")
+    if header.tables > _MAX_TABLES:
+        raise _header(file, f"has {header.tables} grain tables; allowed are {_MAX_TABLES}")
     if header.per_table != _TABLE:
         raise _header(file, f"has {header.per_table} grains in a table; allowed are {_TABLE}")
     if header.overhead * SECTOR > file.length:

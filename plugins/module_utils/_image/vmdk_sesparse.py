@@ -91,6 +91,8 @@ class SeSparse(Grains):
         used = [(0, 1, "header")]
         for (first, count), (what, least) in zip(places, _REGIONS, strict=True):
             here = 0 if what == "grains" else count
+            if not count and not least:
+                continue
             if count < least or first < 1 or (first + here) * SECTOR > self.file.length:
                 raise damaged(
                     "table-outside",

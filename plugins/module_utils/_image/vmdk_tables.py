@@ -10,6 +10,8 @@ is used is remembered in a bitmap, so that nothing is used twice.
 
 from __future__ import annotations
 
+import bisect
+import itertools
 import sys
 import typing as t
 from array import array
@@ -58,27 +60,27 @@ class Directory:
         self._offset = offset
         self._code = code
         self._size = array(code).itemsize
-        self._first = -1
-        self._piece: array[int] = array(code)
-        self._empty = False
+        self._last: tuple[int, array[int], bool] = (-1, array(code), False)
 
     def __getitem__(self, number: int) -> int:
-        self._load(number)
-        return self._piece[number - self._first]
+        first, piece, _empty = self._piece(number)
+        return piece[number - first]
 
-    def _load(self, number: int) -> None:
+    def _piece(self, number: int) -> tuple[int, array[int], bool]:
+        """The piece with a number: where it begins, the numbers, whether all are 0. Kept in one go, for threads."""
+        last = self._last
         first = number // _PIECE * _PIECE
-        if first == self._first:
-            return
+        if first == last[0]:
+            return last
         count = min(_PIECE, self.count - first)
-        self._piece = read_numbers(self._file, self._offset + first * self._size, count, self._code)
-        self._empty = not any(self._piece)
-        self._first = first
+        numbers = read_numbers(self._file, self._offset + first * self._size, count, self._code)
+        self._last = fresh = (first, numbers, not any(numbers))
+        return fresh
 
     def gap(self, number: int) -> int:
         """How many numbers from here on are 0, as far as that is seen at once; 0 if this one is to be looked at."""
-        self._load(number)
-        return self._first + len(self._piece) - number if self._empty else 0
+        first, piece, empty = self._piece(number)
+        return first + len(piece) - number if empty else 0
 
     def there(self, first: int = 0, end: int | None = None) -> Iterator[int]:
         """The places of the numbers that are not 0."""
@@ -163,6 +165,7 @@ class Grains:
         self.span = grain * per_table
         self.per_table = per_table
         self.tables = -(-capacity // self.span)
+        self._last: tuple[int, list[tuple[int, int, int]]] = (-1, [])
 
     def table(self, number: int) -> array[int] | None:
         """The numbers of a table, ``None`` for a table that is not there."""
@@ -203,13 +206,23 @@ class Grains:
 
     def _table_runs(self, number: int, start: int, end: int) -> Iterator[Run]:
         base = number * self.span
-        for first, count, value in self.stretches(number):
+        found = self._kept(number)
+        # A child's gaps ask for the same table again and again, each time for another part of it.
+        at = max(0, bisect.bisect_right(found, ((start - base) // self.grain, self.per_table, 0)) - 1)
+        for first, count, value in itertools.islice(found, at, None):
             begin = base + first * self.grain
             if begin >= end:
                 return
             length = min(count * self.grain, self.capacity - begin)
             if begin + length > start:
                 yield from self._runs(begin, length, value, start, end)
+
+    def _kept(self, number: int) -> list[tuple[int, int, int]]:
+        """The stretches of a table. Those of the last one are kept, in one go, for threads."""
+        last = self._last
+        if last[0] != number:
+            self._last = last = (number, list(self.stretches(number)))
+        return last[1]
 
     def _runs(self, begin: int, length: int, value: int, start: int, end: int) -> Iterator[Run]:
         kind, offset = self.place(value)

@@ -39,15 +39,13 @@ _LONGEST_NAME: t.Final = 1023
 _LONGEST_CHAIN: t.Final = 64
 
 
-@contextlib.contextmanager
-def opened(volid: str) -> Iterator[Disk]:
+def opened(volid: str) -> contextlib.AbstractContextManager[Disk]:
     """A volume, held open.
 
     :param volid: such as ``local-lvm:vm-100-disk-0``.
     :raises ImageError: if there is no such volume, or it can't be opened.
     """
-    with opened_path(volid, pvesm.path(volid)) as disk:
-        yield disk
+    return opened_path(volid, pvesm.path(volid))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import os
 import time
 import typing as t
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from . import qemu, target, verify
 from .chunks import Digests
@@ -108,7 +108,6 @@ class Work:
         outcome: Outcome,
         source: Source,
         plan: Plan,
-        lock: int,
     ) -> None:
         self._order = order
         self._settings = settings
@@ -117,7 +116,6 @@ class Work:
         self._source = source
         self._plan = plan
         self._record = plan.record
-        self._lock = lock
 
     def do(self) -> None:
         """Carry the plan out."""
@@ -147,11 +145,14 @@ class Work:
 
     def _opened(self) -> Target:
         if self._plan.action is Action.RESUME:
-            return self._open_again(self._plan.place.open())
-        if self._plan.leftover is not None:
+            found = self._as_it_was_left(self._plan.place.open())
+            if found is not None:
+                return found
+            self._record.done = 0
+            self._plan.place.discard()
+        elif self._plan.leftover is not None:
             self._plan.leftover.discard()
             self._plan.journal.forget()
-            self._plan = replace(self._plan, leftover=None)
         self._save()  # before there is anything, so that it is known to be ours
         fd = self._plan.place.make(self._record.size, self._record.format)
         self._record.target = self._plan.place.shown
@@ -193,26 +194,21 @@ class Work:
             self._settings.staging,
             compress=record.compress,
             cluster_size=record.cluster_size or DEFAULT_CLUSTER,
-            lock=self._lock,
         )
 
-    def _open_again(self, fd: int) -> Target:
-        """A target that was begun; from its beginning, if it is not as it was left."""
-        if self._record.format == "raw":
-            if target.length_of(fd) >= self._record.size:
-                return target.Target(fd, target.length_of(fd), zeroed=self._zeroed(fd))
-        else:
+    def _as_it_was_left(self, fd: int) -> Target | None:
+        """A target that was begun; ``None`` if it was not even made completely."""
+        record = self._record
+        if record.format == "raw" and target.length_of(fd) >= record.size:
+            return target.Target(fd, target.length_of(fd), zeroed=self._zeroed(fd))
+        if record.format == "qcow2":
             with contextlib.suppress(qemu.QemuError):
-                if qemu.virtual_size("qcow2", fd) == self._record.size:
+                if qemu.virtual_size("qcow2", fd) == record.size:
                     found = self._qcow2(fd)
-                    found.resume(self._record.done)
+                    found.resume(record.done)
                     return found
-        self._record.done = 0
-        if self._record.format == "raw":
-            os.ftruncate(fd, self._record.size)
-            return self._prepared(fd)
-        qemu.create(fd, self._record.size, self._qcow2_options())
-        return self._qcow2(fd)
+        os.close(fd)
+        return None
 
     def _fill(self, found: Target) -> None:
         """Copy, and compare what is read back; if it differs, once more from the beginning."""
@@ -225,6 +221,7 @@ class Work:
             self._outcome.notes.append(f"{error}; it is written once more, with every zero")
             self._record.done, found.zeroed = 0, False
             self._save()
+            found.resume(0)
             self._copy(found)
             self._compare(found)
 

@@ -20,13 +20,14 @@ from .choices import CHOICES, read_fixed
 from .engine import DECIDED, Recommendation, recommend
 from .explain import recommendation_data
 from .facts import Facts
-from .import_guest import API, NODE, Around, DiskPlan, Subject, label_of, ours
+from .import_guest import API, NODE, Around, DiskPlan, Subject, is_whole, label_of, ours, own_disks
 from .import_sources import Against, Image, Source, as_mapping
 
 #: What PVE's API imports. Source: pve-storage 9.1.7, PVE/Storage.pm and PVE/Storage/Plugin.pm.
 _API_FORMATS = ("raw", "qcow2", "vmdk")
 _API_SUBFORMATS = ("monolithicSparse", "streamOptimized")
 _API_NAME = re.compile(r"[a-zA-Z0-9\-.+=_]+")
+_UPLOAD_NAME = re.compile(r"[a-zA-Z0-9_.-]+")
 #: What is said of a disk beside the options of its drive.
 _WORDS = ("slot", "storage", "format", "size", "skip", "unset")
 
@@ -49,6 +50,7 @@ class Disks:
         self.against: list[Against] = []
         self.warnings: list[str] = []
         self.scsihw = self._controller()
+        self._whole = around.route == API and there is not None and is_whole(subject, there)
 
     def plan(self) -> tuple[DiskPlan, ...]:
         """Every disk that has a place."""
@@ -73,6 +75,7 @@ class Disks:
         storage = self._storage(image, words)
         if self._around.route == API:
             self.against += _against_api(self._source, image)
+            self._check_place(image, words)
         try:
             fixed = self._fixed(words)
             found = recommend(fixed, self._facts(storage), self._around.policy)
@@ -105,7 +108,7 @@ class Disks:
 
     def _facts(self, storage: Storage | None) -> Facts:
         guest = self._there or Guest(0, self._subject.name, self._around.node)
-        strange = self._there is None or not self._taken or bool(self._ours)
+        strange = self._there is None or not own_disks(self._there)
         extra: dict[str, dict[str, object]] = {"need": dict(as_mapping(self._source.get("need")))}
         extra["guest"] = {"stage": "migrated"} if strange else {}
         if self._source.get("virtio_drivers") is not None:
@@ -158,6 +161,9 @@ class Disks:
 
     def _placed(self, wants: Sequence[DiskPlan | None]) -> Iterator[DiskPlan]:
         """The disks in their slots: those that are there, then those that the user places, then the others."""
+        if self._whole:
+            yield from (replace(disk, attached=True) for disk in wants if disk is not None)
+            return
         taken = set(self._taken)
         placed: dict[int, DiskPlan] = {}
         open_ones = [(number, disk) for number, disk in enumerate(wants) if disk is not None]
@@ -201,6 +207,12 @@ class Disks:
         self._refuse("no-slot-left", disk.image.name, f"{disk.slot.bus} and scsi are full; leave disks out (skip)")
         return None
 
+    def _check_place(self, image: Image, words: Mapping[str, object]) -> None:
+        """Where PVE itself imports, only its slot tells whether a guest has a disk already."""
+        if self._there is not None and own_disks(self._there) and not self._whole and not words.get("slot"):
+            reason = f"{self._there.label} has disks, and which of them came from here can't be seen; give its slot"
+            self._refuse("api-slot", image.name, reason)
+
     def _check_change(self, disk: DiskPlan) -> None:
         """A source that was imported and has changed since would be attached a second time."""
         label = label_of(disk.image)
@@ -228,6 +240,9 @@ def _against_api(source: Source, image: Image) -> Iterator[Against]:
         return
     if source.given.get("upload_from") and image.path != source.path:
         yield Against("api-folder", image.name, "the API takes single files; name each of them as a source")
+    uploaded = source.path.rpartition("/")[2] if source.given.get("upload_from") else ""
+    if not _UPLOAD_NAME.fullmatch(uploaded or "x"):
+        yield Against("api-name", uploaded, "Proxmox VE would give it another name; use letters, digits and ._- only")
     if image.format not in _API_FORMATS:
         what = f"the API imports {', '.join(_API_FORMATS)}, and this is {image.format}"
         yield Against("api-format", image.name, f"{what}; use the route node")

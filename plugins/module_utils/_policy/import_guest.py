@@ -158,3 +158,11 @@ def own_disks(guest: Guest) -> list[Slot]:
     made = {slot for slot, _label in ours(guest).values()}
     drives = guest.configured.drives.items()
     return [slot for slot, drive in drives if drive.is_disk and slot.bus in DISK_BUSES and slot not in made]
+
+
+def is_whole(subject: Subject, guest: Guest) -> bool:
+    """Whether a guest of the source's name has as many disks as the source.
+
+    All that there is to go by where PVE itself imports, since its volumes do not tell what they were made from.
+    """
+    return guest.name == subject.name and len(own_disks(guest)) >= len(subject.images)

@@ -15,7 +15,7 @@ from .._core.definition import read_definition
 from .._core.guest import Guest
 from .._core.slot import Slot
 from .import_disks import Disks
-from .import_guest import NODE, Around, DiskPlan, GuestPlan, Subject, ours, own_disks
+from .import_guest import API, NODE, Around, DiskPlan, GuestPlan, Subject, is_whole, ours, own_disks
 from .import_sources import HARDWARE, Against, Found, Image, Nic, Source, as_mapping
 
 #: What a new guest gets where nobody says anything. Source: pve-manager 9, www/manager6 (its own dialogs).
@@ -128,7 +128,8 @@ def _against_guest(subject: Subject, guest: Guest, around: Around) -> Iterator[A
         what = "is a template" if guest.template else f"is locked ({guest.lock})"
         yield Against("guest-not-free", "", f"{guest.label} {what}; it must be an ordinary guest without a lock")
     own = own_disks(guest)
-    if subject.vmid is None and subject.source.get("create") is not False and own and not ours(guest):
+    known = ours(guest) or (around.route == API and is_whole(subject, guest))
+    if subject.vmid is None and subject.source.get("create") is not False and own and not known:
         reason = (
             f"{guest.label} has disks of its own ({', '.join(map(str, own))}); write vmid: {guest.vmid} to add disks "
             "to it, or give another name"
@@ -204,7 +205,7 @@ class _Maker:
         data.setdefault("scsihw", scsihw)
         if "memory" not in data and not any(image.refused for image in self._subject.images):
             self._refuse("memory-unknown", "", "no OVF says how much memory the guest has; write memory, in MiB")
-        if "ostype" not in data:
+        if data.get("ostype", "other") == "other" and self._source.given.get("ostype") is None:
             self._warnings.append("no OVF says what system the guest has; write ostype for the right bus and card")
         data["net"] = [self._nic(number, nic) for number, nic in enumerate(self._nics())]
         _read, refusals = read_definition(data)

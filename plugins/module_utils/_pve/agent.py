@@ -110,14 +110,27 @@ class Platform:
     :param folder: where their files are, without a separator at the end.
     :param separator: between folder and file.
     :param suffix: of a script's file.
-    :param interpreter: runs a script; its file and the file for its result follow.
+    :param interpreter: the program that runs them.
     """
 
     folder: str
     separator: str
     suffix: str
-    interpreter: tuple[str, ...]
+    interpreter: str
     windows: bool
+
+    def start(self, script: str, result: str) -> list[str]:
+        """The command that runs a script.
+
+        PowerShell runs files as the execution policy of a domain allows, but a block of code always.
+
+        :param script: its file.
+        :param result: the file for its result.
+        """
+        if not self.windows:
+            return [self.interpreter, script, result]
+        block = f"& ([scriptblock]::Create([IO.File]::ReadAllText('{script}'))) '{script}' '{result}'"
+        return [self.interpreter, "-NoProfile", "-NonInteractive", "-Command", block]
 
     def file(self, name: str) -> str:
         """The path of a file of ours."""
@@ -137,7 +150,7 @@ class Platform:
 
 
 #: /run is writable by root alone, and empty after a restart.
-POSIX = Platform("/run", "/", ".sh", ("sh",), windows=False)
+POSIX = Platform("/run", "/", ".sh", "sh", windows=False)
 
 
 def powershell(system_root: str, system: str = "System32") -> Platform:
@@ -147,8 +160,7 @@ def powershell(system_root: str, system: str = "System32") -> Platform:
     :param system: the folder of its programs, ``Sysnative`` for an agent of 32 bit in a Windows of 64 bit.
     """
     program = rf"{system_root}\{system}\WindowsPowerShell\v1.0\powershell.exe"
-    options = ("-NoProfile", "-NonInteractive", "-ExecutionPolicy", "Bypass", "-File")
-    return Platform(rf"{system_root}\Temp", "\\", ".ps1", (program, *options), windows=True)
+    return Platform(rf"{system_root}\Temp", "\\", ".ps1", program, windows=True)
 
 
 class Agent:
@@ -377,7 +389,7 @@ class Agent:
         lost: LostAnswerError | None = None
         for _attempt in range(_TRIES):
             try:
-                pid = self._start([*platform.interpreter, script, result])
+                pid = self._start(platform.start(script, result))
                 ended = self._finish(pid, "a script", deadline)
             except LostAnswerError as error:
                 lost = error

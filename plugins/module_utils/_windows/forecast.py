@@ -42,13 +42,21 @@ class Forecast:
 
 
 def foretell(now: Situation) -> Forecast:
-    """Play a migration through from where it stands."""
+    """Play a migration through from where it stands.
+
+    An ISO that is not there yet may be brought by then; a real run looks, and is refused without it.
+    """
     lines: list[Line] = []
+    if not now.iso_exists and now.journal is None:
+        lines.append(Line("?", "iso", f"{now.wishes.iso} is not there yet", "without it the run is refused"))
+        now = replace(now, iso_exists=True)
     windows = now.windows or _UNKNOWN
     changes = False
     for number in range(_MOST_STEPS):
         step = next_step(now)
         if isinstance(step, End):
+            if not changes:
+                lines.clear()
             return Forecast((*lines, *_ending(step, changes=changes)), step, changes, idle=number == 0)
         changes = changes or not isinstance(step, Wait)
         lines.extend(step.lines)

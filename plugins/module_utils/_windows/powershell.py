@@ -23,8 +23,8 @@ if t.TYPE_CHECKING:
 _QUOTES = "'\u2018\u2019\u201a\u201b"  # PowerShell takes all of them for one
 
 _HEAD = r"""
-param([string]$Result)
-Remove-Item -LiteralPath $MyInvocation.MyCommand.Path
+param([string]$Script, [string]$Result)
+Remove-Item -LiteralPath $Script
 $ErrorActionPreference = 'Stop'
 """
 

@@ -56,18 +56,25 @@ def test_every_way_begins_with_a_place_and_ends_with_the_mount() -> None:
 @pytest.mark.parametrize("kind", TABLE)
 def test_options(kind: str) -> None:
     """Whatever the file system, a mount is read-only unless it is asked for otherwise, and always guarded."""
-    options = mount_options(kind, writable=False)
-    assert options[0] == "ro"
-    assert "rw" not in options
-    assert set(GUARD) <= set(options)
-    if TABLE[kind].writable is not None:
-        assert mount_options(kind, writable=True)[0] == "rw"
-        assert set(GUARD) <= set(mount_options(kind, writable=True))
+    for driver in TABLE[kind].drivers:
+        options = mount_options(kind, driver, writable=False)
+        assert options[0] == "ro"
+        assert "rw" not in options
+        assert set(GUARD) <= set(options)
+        if TABLE[kind].writable is not None:
+            assert mount_options(kind, driver, writable=True)[0] == "rw"
+            assert set(GUARD) <= set(mount_options(kind, driver, writable=True))
+
+
+def test_options_of_one_driver_alone() -> None:
+    assert "norecover" in mount_options("ntfs", "ntfs-3g", writable=True)
+    assert mount_options("ntfs", "ntfs3", writable=False) == ("ro", *GUARD)
 
 
 @pytest.mark.parametrize("kind", ["ext3", "ext4", "xfs", "btrfs", "f2fs", "reiserfs"])
 def test_journals_are_not_replayed(kind: str) -> None:
-    assert set(mount_options(kind, writable=False)) & {"noload", "norecovery", "nolog", "rescue=nologreplay"}
+    options = mount_options(kind, TABLE[kind].drivers[0], writable=False)
+    assert set(options) & {"noload", "norecovery", "nolog", "rescue=nologreplay"}
 
 
 @pytest.mark.parametrize(

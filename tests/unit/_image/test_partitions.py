@@ -257,7 +257,7 @@ def mutated(make: Callable[[], bytearray], changes: dict[int, int]) -> bytearray
     return disk
 
 
-@settings(max_examples=400)
+@settings(max_examples=200)
 @given(
     st.sampled_from([0, 1, 2]),
     st.dictionaries(

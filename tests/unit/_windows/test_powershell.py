@@ -71,8 +71,8 @@ def test_a_script_keeps_the_contract_of_the_agent(name: str) -> None:
     """It removes its own file before anything can fail, waits for others, and moves its result into place."""
     lines = SCRIPTS[name].splitlines()
     assert lines[0] == f"# diskwright: {name}"
-    assert lines[1] == "param([string]$Result)"
-    assert lines[2] == "Remove-Item -LiteralPath $MyInvocation.MyCommand.Path"
+    assert lines[1] == "param([string]$Script, [string]$Result)"
+    assert lines[2] == "Remove-Item -LiteralPath $Script"
     tail = SCRIPTS[name][SCRIPTS[name].index("$mutex = "):]
     assert re.search(r"WaitOne.*\$answer = Main.*WriteAllText\(\"\$Result\.new\".*Move-Item .*ReleaseMutex", tail, re.S)
 

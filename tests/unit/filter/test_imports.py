@@ -376,9 +376,11 @@ def test_one_refused_disk_keeps_its_guest_and_no_other() -> None:
 # ---- without a node
 
 
-def by_api(source: dict[str, Any], offered: dict[str, Any] | None = None, **options: Any) -> dict[str, Any]:
+def by_api(
+    source: dict[str, Any], offered: dict[str, Any] | None = None, *guests: dict[str, Any], **options: Any
+) -> dict[str, Any]:
     mine = sources(source, defaults={"storage": "local", "memory": 64}, folder="local:import")
-    cluster = {"guests": [], "storages": {"pve1": STORAGES}}
+    cluster = {"guests": list(guests), "storages": {"pve1": STORAGES}}
     offers = [{**offered, "item": source}] if offered else []
     made: dict[str, Any] = FILTERS["import_plan"](mine, cluster, "pve1", [], offers, route="api", **options)
     return made
@@ -401,6 +403,11 @@ def test_what_the_api_does_not_take(found: dict[str, Any], code: str) -> None:
     made = by_api({"upload_from": "/me/x.vmdk", "name": "x"}, {"images": [found]})
     assert code in [row["code"] for one in made["guests"] for row in one["refused"]]
     assert made["uploads"] == []
+
+
+def test_what_proxmox_ve_would_rename_is_not_uploaded() -> None:
+    made = by_api({"upload_from": "/me/a b.ova"}, ova("a.vmdk", path="/me/a b.ova"))
+    assert [row["code"] for row in made["guests"][0]["refused"]] == ["api-name"]
 
 
 def test_a_path_needs_a_node() -> None:
@@ -429,6 +436,39 @@ def test_a_volume_is_taken_unseen_with_a_warning() -> None:
     (box,) = by_api({"volume": "local:import/x.qcow2", "name": "box", "ostype": "l26"})["guests"]
     assert (box["todo"], slots(box)) == (True, {"x.qcow2": "scsi0"})
     assert "it was not inspected: Proxmox VE takes damaged images, too" in box["warnings"]
+
+
+DONE = {"sata0": "local:100/vm-100-disk-0.qcow2,size=1G", "scsi0": "local:100/vm-100-disk-1.qcow2,size=1G"}
+
+
+@pytest.mark.parametrize("config", [DONE, {"scsi0": DONE["sata0"], "scsi1": DONE["scsi0"]}])
+def test_the_api_has_imported_a_guest_that_has_all_its_disks(config: dict[str, str]) -> None:
+    """Wherever they are now."""
+    found = ova("a.vmdk", "b.vmdk", path="/me/x.ova")
+    for who in ({}, {"vmid": 100}, {"name": "Web-Server-1"}):
+        made = by_api({"upload_from": "/me/x.ova", **who}, found, guest(100, "Web-Server-1", config))
+        assert (made["refused"], made["uploads"], made["lines"]) == ([], [], [])
+
+
+@pytest.mark.parametrize(
+    ("source", "there", "code"),
+    [
+        ({"name": "box"}, guest(100, "box", {"scsi0": DONE["scsi0"]}), []),
+        ({"name": "box"}, guest(100, "box"), []),
+        ({"vmid": 100}, guest(100, "other", {"scsi0": DONE["scsi0"]}), ["api-slot"]),
+        ({"vmid": 100, "disks": {"x.qcow2": {"slot": "scsi1"}}}, guest(100, "other", {"scsi0": DONE["scsi0"]}), []),
+    ],
+)
+def test_the_api_needs_a_slot_to_add_a_disk(source: dict[str, Any], there: dict[str, Any], code: list[str]) -> None:
+    made = by_api({"volume": "local:import/x.qcow2", "ostype": "l26", **source}, None, there)
+    assert [row["code"] for one in made["guests"] for row in one["refused"]] == code
+
+
+def test_half_of_a_guest_is_not_gone_on_with_by_the_api() -> None:
+    found = ova("a.vmdk", "b.vmdk", path="/me/x.ova")
+    there = guest(100, "Web-Server-1", {"scsi0": DONE["scsi0"]})
+    made = by_api({"upload_from": "/me/x.ova"}, found, there)
+    assert {row["code"] for one in made["guests"] for row in one["refused"]} == {"guest-exists", "api-slot"}
 
 
 # ---- uploads to a node

@@ -1,0 +1,128 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""The role windows_virtio, as people run it: by its playbook, against a lab that plays the Windows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.iso9660 import IsoImage
+from e2e.kit import Run, Task, run_playbook, token_env
+from e2e.migrations import (
+    CONFIG,
+    ISO,
+    VMID,
+    assert_data,
+    hardware,
+    inside,
+    migratable,
+    switched,
+)
+from e2e.test_windows_migrate import writes
+from lab import Lab
+
+PLAYBOOK = "diskwright.proxmox.windows_virtio"
+INVENTORY = {"all": {"hosts": {"win1": {}, "web1": {}, "localhost": {}}}}
+MIGRATE = "Bring the guests to VirtIO"
+SETUP = "local:iso/windows-server-2022.iso"
+EMPTY = {"ostype": "win11", "bios": "ovmf", "machine": "q35", "net0": "virtio=BC:24:11:00:01:22,bridge=vmbr0"}
+
+
+def run(lab: Lab, cwd: Path, *flags: str, inventory: dict[str, Any] | None = None, **options: Any) -> Run:
+    """The playbook with its options."""
+    words = [word for name, value in options.items() for word in ("-e", f"windows_virtio_{name}={value}")]
+    return run_playbook(PLAYBOOK, token_env(lab), "--diff", *flags, *words, inventory=inventory or INVENTORY, cwd=cwd)
+
+
+def task(done: Run, name: str) -> Task:
+    """A task of the role."""
+    return done.task(f"{PLAYBOOK} : {name}")
+
+
+def table(done: Run) -> list[str]:
+    """What the entry status prints."""
+    return list(task(done, "Where the guests stand").result["msg"])
+
+
+def test_status_then_migrate_then_status(tmp_path: Path) -> None:
+    with migratable(tmp_path / "lab") as lab:
+        before = hardware(lab)
+        assert table(run(lab, tmp_path)) == ["win1                122  needs_drivers sata0    vioscsi is not installed"]
+        check = run(lab, tmp_path, "--check", entry="migrate")
+        assert (check.code, writes(lab), hardware(lab)) == (0, [], before), check.text
+        real = run(lab, tmp_path, entry="migrate")
+        assert real.code == 0, real.text
+        assert task(real, MIGRATE).diff == task(check, MIGRATE).diff != ""
+        assert hardware(lab) == switched(before)
+        assert_data(lab)
+        seen = writes(lab)
+        again = run(lab, tmp_path, entry="migrate")
+        assert (again.code, task(again, MIGRATE).changed, writes(lab)) == (0, False, seen)
+
+
+def test_a_guest_that_was_rolled_back_fails_the_play_once(tmp_path: Path) -> None:
+    with migratable(tmp_path / "lab") as lab:
+        inside(lab).fails = "stage"
+        first = run(lab, tmp_path, entry="migrate")
+        assert first.code == 2
+        assert "win1: Windows refused (stage)" in first.text
+        assert "everything is as it was" in first.text
+        second = run(lab, tmp_path, entry="migrate")
+        assert second.code == 0, second.text
+        assert "write retry: true to try again" in second.text
+        (line,) = table(run(lab, tmp_path))
+        assert line.startswith("win1                122  rolled_back   sata0    Windows refused (stage)")
+
+
+def test_what_a_host_says_comes_before_what_the_play_says(tmp_path: Path) -> None:
+    inventory = {"all": {"hosts": {"any": {"proxmox_vmid": VMID, "proxmox_windows": {"snapshot": "never"}}}}}
+    with migratable(tmp_path / "lab", config={"sata1": "thick:vm-122-disk-0,size=64M"}) as lab:
+        refused = run(lab, tmp_path, entry="migrate")
+        assert refused.code == 2
+        assert "no snapshot can be made of it (sata1: thick, which is lvm, takes no snapshots)" in refused.text
+        assert writes(lab) == []
+        assert run(lab, tmp_path, entry="migrate", inventory=inventory).code == 0
+
+
+def test_install(tmp_path: Path) -> None:
+    disk = {"storage": "local-lvm", "size": "64M"}
+    host = {"windows_virtio_disk": disk, "windows_virtio_work_folder": str(tmp_path / "work")}
+    inventory = {"all": {"hosts": {"win1": host}}}
+    options = {"entry": "install", "release": "2022", "setup_iso": SETUP, "answers": "drivers"}
+    guest = {"running": False, "contents": {}, "config": EMPTY}
+    with migratable(tmp_path / "lab", None, **guest) as lab:
+        (lab.file(ISO).parent / SETUP.rpartition("/")[2]).write_bytes(b"Windows Setup")
+        check = run(lab, tmp_path, "--check", inventory=inventory, **options)
+        assert (check.code, writes(lab)) == (0, []), check.text
+        real = run(lab, tmp_path, inventory=inventory, **options)
+        assert real.code == 0, real.text
+        config = hardware(lab)
+        assert config["scsi0"].startswith("local-lvm:vm-122-disk-0,")
+        assert config["scsihw"] == "virtio-scsi-single"
+        assert config["boot"] == "order=scsi0;ide2"
+        assert (config["ide2"].split(",")[0], config["ide0"].split(",")[0]) == (SETUP, ISO)
+        check_answers(lab, config["sata5"].split(",")[0])
+        seen = writes(lab)
+        assert run(lab, tmp_path, inventory=inventory, **options).code == 0
+        assert writes(lab) == seen
+        assert run(lab, tmp_path, inventory=inventory, media="removed", **options).code == 0
+        after = hardware(lab)
+        assert {after[slot].split(",")[0] for slot in ("ide0", "ide2", "sata5")} == {"none"}
+        assert after["scsi0"] == config["scsi0"]
+
+
+def check_answers(lab: Lab, volid: str) -> None:
+    """The ISO says where the drivers are, in the root, under the name that Setup looks for."""
+    with IsoImage(str(lab.file(volid))) as image:
+        text = image.read("autounattend.xml").decode()
+    assert r"<Path>E:\vioscsi\2k22\amd64</Path>" in text
+    assert text.startswith("<?xml")
+
+
+def test_install_says_what_is_missing(tmp_path: Path) -> None:
+    with migratable(tmp_path / "lab", None, running=False, config={**CONFIG, "ostype": "l26"}) as lab:
+        done = run(lab, tmp_path, inventory={"all": {"hosts": {"win1": {}}}}, entry="install", release="2022")
+        assert done.code == 2
+        assert "win1: Proxmox VE has no Windows guest of this name or number" in done.text
+        assert writes(lab) == []
