@@ -177,7 +177,7 @@ seealso:
 EXAMPLES = r"""
 - name: One guest, whose agent answers
   diskwright.proxmox.windows_migrate:
-    name: win1
+    name: erp1
     iso: local:iso/virtio-win-0.1.271.iso
 
 - name: Many guests, three at a time
@@ -185,13 +185,13 @@ EXAMPLES = r"""
     iso: local:iso/virtio-win-0.1.271.iso
     concurrency: 3
     guests:
-      - name: win2
-      - name: win3
+      - name: mail1
+      - name: print1
         data_disks: false
 
 - name: Take back what is under way
   diskwright.proxmox.windows_migrate:
-    name: win4
+    name: crm1
     verdict: roll_back
 """
 

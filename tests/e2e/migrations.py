@@ -37,17 +37,22 @@ NOTHING: Mapping[str, str] = {}
 
 @contextmanager
 def migratable(
-    folder: Path, windows: Mapping[str, Any] | str | None = "2022", config: Mapping[str, str] = NOTHING, **guest: Any
+    folder: Path,
+    windows: Mapping[str, Any] | str | None = "2022",
+    config: Mapping[str, str] = NOTHING,
+    base: Mapping[str, str] = CONFIG,
+    **guest: Any,
 ) -> Iterator[Lab]:
     """A lab with one Windows.
 
     :param windows: what the seed says of it; ``None`` for one without an agent.
+    :param config: what it has beside or instead of ``base``.
     """
     words = {
         "vmid": VMID,
         "name": "win1",
         "running": True,
-        "config": {**CONFIG, **config},
+        "config": {**base, **config},
         "contents": {"sata0": "the system", "sata1": "the data"},
         **({"agent": {"windows": windows}} if windows else {}),
         **guest,

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible import migration
 from ansible_collections.diskwright.proxmox.plugins.module_utils._pve import agent, power, tasks
 from e2e.migrations import (
     CONFIG,
@@ -31,6 +32,7 @@ from lab import Lab
 @pytest.fixture(autouse=True)
 def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     """The lab answers at once; what is measured in seconds elsewhere is not waited for here."""
+    monkeypatch.setattr(migration, "_PING_PAUSE", 0.0)
     monkeypatch.setattr(agent, "_FIRST_POLL", 0.002)
     monkeypatch.setattr(tasks, "_FIRST_POLL", 0.002)
     monkeypatch.setattr(power, "_FIRST_LOOK", 0.002)

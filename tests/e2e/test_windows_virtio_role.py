@@ -90,8 +90,7 @@ def test_install(tmp_path: Path) -> None:
     host = {"windows_virtio_disk": disk, "windows_virtio_work_folder": str(tmp_path / "work")}
     inventory = {"all": {"hosts": {"win1": host}}}
     options = {"entry": "install", "release": "2022", "setup_iso": SETUP, "answers": "drivers"}
-    guest = {"running": False, "contents": {}, "config": EMPTY}
-    with migratable(tmp_path / "lab", None, **guest) as lab:
+    with migratable(tmp_path / "lab", None, base=EMPTY, running=False, contents={}) as lab:
         (lab.file(ISO).parent / SETUP.rpartition("/")[2]).write_bytes(b"Windows Setup")
         check = run(lab, tmp_path, "--check", inventory=inventory, **options)
         assert (check.code, writes(lab)) == (0, []), check.text

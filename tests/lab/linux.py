@@ -66,7 +66,7 @@ class Linux:
         """The answer of the script `look`."""
         names = {slot: name for name, slot in inside.slots.items()}
         mounts = [{"target": part.mount, "source": f"/dev/{names[slot]}{number}", "fstype": part.fstype,
-                   "options": "rw,relatime"} for slot, parts in self.disks.items()
+                   "maj:min": f"8:{number}", "options": "rw,relatime"} for slot, parts in self.disks.items()
                   for number, part in enumerate(parts, 1) if part.mount]  # fmt: skip
         tree = [self._node(name, size, self.disks.get(inside.slots[name], [])) for name, size in inside.disks.items()]
         sections = {"tools": "\n".join(self.tools.split()), "lsblk": json.dumps({"blockdevices": tree}),
@@ -77,8 +77,9 @@ class Linux:
 
     def _node(self, name: str, size: int, parts: list[Partition]) -> dict[str, Any]:
         children = [{"name": f"{name}{number}", "kname": f"{name}{number}", "type": "part", "size": part.size,
-                     "log-sec": SECTOR} for number, part in enumerate(parts, 1)]  # fmt: skip
-        return {"name": name, "kname": name, "type": "disk", "size": size, "log-sec": SECTOR, "children": children}
+                     "maj:min": "0:0", "log-sec": SECTOR} for number, part in enumerate(parts, 1)]  # fmt: skip
+        return {"name": name, "kname": name, "type": "disk", "size": size, "maj:min": "0:0", "log-sec": SECTOR,
+                "children": children}  # fmt: skip
 
     def _of_disk(self, name: str, slot: str, size: int) -> dict[str, str]:
         place = "/sys/devices/pci0000:00/0000:00:" + (

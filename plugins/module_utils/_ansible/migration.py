@@ -57,6 +57,9 @@ if t.TYPE_CHECKING:
 _MOST_STEPS = 100
 #: How often a run looks again because somebody else was quicker or an answer was lost, before it gives up.
 _MOST_LOOKS = 5
+#: What a migration needs on the guest, whatever way it takes.
+_RIGHTS = ("VM.Config.Disk", "VM.Config.CDROM", "VM.Config.HWType", "VM.Config.Options", "VM.PowerMgmt")
+_PINGS, _PING_PAUSE = 3, 2.0
 _FIRST_POLL, _POLL_GROWTH, _LONGEST_POLL = 0.2, 1.5, 5.0
 #: Steps after which Windows is as it was, so that it need not be asked again.
 _QUIET = (Note, Revert, Destroy, Snapshot)
@@ -141,20 +144,32 @@ class Migrator:
             snapshots=frozenset(entry.name for entry in entries),
             unsnappable=() if journal else self._unsnappable(),
             iso_exists=journal is not None or self._iso_exists(),
+            lacking=() if journal else self._lacking(guest),
             ha=journal is None and power.read_power(self._client, guest).ha,
             memory=self._memory,
         )
 
     def _ask_windows(self) -> Windows | None:
-        """What Windows says, ``None`` when it says nothing; why is in :attr:`_heard`."""
+        """What Windows says, ``None`` when it says nothing; what went wrong is in :attr:`_heard`."""
+        self._heard = ""
         if not agent_enabled(self._guest):
             return None
         try:
-            if self._agent.answers():
-                return self._inside.gather()
+            return self._inside.gather() if self._is_answered() else None
+        except NoAgentError:
+            return None
         except AgentError as error:
             self._heard = self._sentence(error)
-        return None
+            return None
+
+    def _is_answered(self) -> bool:
+        """Whether its agent answers. A Windows that is busy may be silent for a moment."""
+        for number in range(_PINGS):
+            if number:
+                self._sleep(_PING_PAUSE)
+            if self._agent.answers():
+                return True
+        return False
 
     def _unsnappable(self) -> tuple[str, ...]:
         wish = core_snapshot.SnapshotWish("before_virtio")
@@ -163,6 +178,13 @@ class Migrator:
             return ()
         reasons = [f"{one.slot}: {one.problem}" for one in core_snapshot.drives_without_snapshots(facts)]
         return tuple(reasons or ["Proxmox VE does not say why"])
+
+    def _lacking(self, guest: Guest) -> tuple[str, ...]:
+        """Rights that the user lacks, which PVE would tell only half way."""
+        where = f"/vms/{guest.vmid}"
+        held = self._client.get(path("access", "permissions"), {"path": where}).get(where, {})
+        needed = (*_RIGHTS, *(() if self._wishes.snapshot == "never" else ("VM.Snapshot",)))
+        return tuple(f"{right} on {where}" for right in needed if not held.get(right))
 
     def _iso_exists(self) -> bool:
         iso = self._wishes.iso
@@ -349,11 +371,10 @@ class Migrator:
             self._agent.ping()
             windows = self._inside.gather()
         except NoAgentError as error:
-            self._heard = self._sentence(error)
             if error.permanent:
                 raise
-        except AgentError as error:
-            self._heard = self._sentence(error)  # Windows is not quite up yet
+        except AgentError:
+            return False  # Windows is not quite up yet
         else:
             return set(step.volumes) <= {volume.identity for volume in windows.volumes}
         return False

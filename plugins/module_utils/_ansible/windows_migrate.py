@@ -231,7 +231,8 @@ def _result(job: Job, *, executed: bool) -> dict[str, t.Any]:
             "actions": [],
         }
     end = job.passage.end if job.passage and job.passage.end else forecast.end
-    turned_back = job.passage is not None and end.state is State.ROLLED_BACK
+    unwanted = situation.wishes.verdict != "roll_back"
+    turned_back = job.passage is not None and end.state is State.ROLLED_BACK and unwanted
     slot = boot_slot(situation.guest)
     return {
         "vmid": situation.guest.vmid,

@@ -45,9 +45,9 @@ done
         ! have "$tool" || echo "$tool"
     done
     section lsblk
-    lsblk --json --bytes --output NAME,KNAME,TYPE,SIZE,LOG-SEC
+    lsblk --json --bytes --output NAME,KNAME,MAJ:MIN,TYPE,SIZE,LOG-SEC
     section findmnt
-    findmnt --json --list --nofsroot --output TARGET,SOURCE,FSTYPE,OPTIONS
+    findmnt --json --list --nofsroot --output TARGET,SOURCE,MAJ:MIN,FSTYPE,OPTIONS
     for disk in $(lsblk --noheadings --nodeps --output KNAME); do
         section dump "$disk"
         sfdisk --dump "/dev/$disk" 2>/dev/null
@@ -77,11 +77,14 @@ done
         case $fstype in
         ext2 | ext3 | ext4)
             section size "$name"
-            dumpe2fs -h "$path" 2>/dev/null ;;
-        xfs | btrfs)
-            where=$(findmnt --noheadings --nofsroot --first-only --output TARGET --source "$path") || continue
+            dumpe2fs -h "$path" 2>/dev/null | grep '^Block ' ;;
+        xfs)
+            where=$(lsblk --noheadings --nodeps --output MOUNTPOINT "$path")
             section size "$name"
-            if [ "$fstype" = xfs ]; then xfs_info "$where"; else btrfs filesystem show --raw "$where"; fi 2>/dev/null ;;
+            [ -z "$where" ] || xfs_growfs -n "$where" 2>/dev/null ;;
+        btrfs)
+            section size "$name"
+            btrfs filesystem show --raw "$path" 2>/dev/null ;;
         esac
     done
 } >"$1.new"
@@ -220,7 +223,8 @@ def _device(
     sections: Mapping[str, str],
 ) -> Device:
     path, fstype = _path(node), types.get(str(node["kname"]), "")
-    mine = [row for row in mounts if row["source"] in (path, f"/dev/{node['kname']}")]
+    # Btrfs has device numbers of its own; LVM's volumes go by several names.
+    mine = [row for row in mounts if row["source"] == path or row["maj:min"] == node["maj:min"]]
     read_only = bool(mine) and all("ro" in str(row["options"]).split(",") for row in mine)
     size, devid = _filesystem(fstype, sections.get(f"size {node['kname']}", ""), path)
     mounted = tuple(str(row["target"]) for row in mine)

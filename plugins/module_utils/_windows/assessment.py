@@ -251,6 +251,8 @@ def _refusals(now: Situation, move: _Move, proof: str) -> Iterator[Refusal]:
     if guest.changed_keys:
         keys = ", ".join(sorted(guest.changed_keys))
         yield _refusal(guest, f"{keys} waits for the next start", "restart it, or take the change back, first")
+    if now.lacking:
+        yield _refusal(guest, f"the user lacks {', '.join(now.lacking)}", "grant it for the migration")
     if now.ha and not wishes.force_stop:
         reason = "it is managed by HA, which stops a guest by force when it does not shut down in time"
         yield _refusal(guest, reason, "write force_stop: true, or take it out of HA")
@@ -260,6 +262,9 @@ def _refusals(now: Situation, move: _Move, proof: str) -> Iterator[Refusal]:
         reason = f"no snapshot can be made of it ({'; '.join(now.unsnappable)})"
         remedy = "write snapshot: if_possible, and have a backup"
         yield _refusal(guest, reason, remedy, option="snapshot", value=wishes.snapshot)
+    if now.heard and wishes.staging != "offline":  # that it has no agent would be a wrong guess
+        remedy = "see to its agent, or write staging: offline"
+        yield _refusal(guest, f"its agent is there, and Windows can't be asked: {now.heard}", remedy)
     if not proof and _goes_online(now):
         yield from _online_refusals(now, move)
 
@@ -271,9 +276,8 @@ def _goes_online(now: Situation) -> bool:
 def _online_refusals(now: Situation, move: _Move) -> Iterator[Refusal]:
     guest, wishes = now.guest, now.wishes
     staging = {"option": "staging", "value": wishes.staging}
-    if now.windows is None and guest.running:
-        said = f" ({now.heard})" if now.heard else ""
-        yield _refusal(guest, f"its guest agent does not answer{said}", "write staging: offline", **staging)
+    if now.windows is None and guest.running and not now.heard:
+        yield _refusal(guest, "its guest agent does not answer", "write staging: offline", **staging)
     if now.windows is not None and now.windows.powershell is None:
         yield _refusal(guest, f"{now.windows.product} has no PowerShell", "write staging: offline", **staging)
     if not agent_enabled(guest):

@@ -85,10 +85,11 @@ class Situation:
     """One guest's situation at one moment.
 
     :param windows: ``None`` as long as the agent does not answer.
-    :param heard: why it does not, as far as that is known.
+    :param heard: what went wrong when it was asked, empty if nobody is there to answer.
     :param snapshots: names of the guest's snapshots.
     :param unsnappable: why PVE can't make a snapshot of it; empty if it can.
     :param iso_exists: whether the ISO that the user names is there.
+    :param lacking: rights that the user lacks, with the path of each.
     :param ha: whether PVE's HA manager starts and stops the guest.
     """
 
@@ -100,6 +101,7 @@ class Situation:
     snapshots: frozenset[str] = frozenset()
     unsnappable: tuple[str, ...] = ()
     iso_exists: bool = True
+    lacking: tuple[str, ...] = ()
     ha: bool = False
     memory: Memory = field(default_factory=Memory)
 

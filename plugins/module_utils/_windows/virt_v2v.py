@@ -19,7 +19,8 @@ import typing as t
 from .._core.errors import DiskwrightError
 
 PROGRAM: t.Final = "virt-v2v-in-place"
-_PLACES: t.Final = "/usr/bin:/usr/libexec:/usr/lib/virt-v2v"
+#: Where it is, on Debian, beside what PATH has.
+PLACES: t.Final = "/usr/bin:/usr/libexec:/usr/lib/virt-v2v"
 _BLOCK_DRIVERS: t.Final = {"vioscsi": "virtio-scsi", "viostor": "virtio-blk"}
 
 
@@ -64,7 +65,7 @@ def run(path: str, image_format: str, iso: str, driver: str) -> None:
 
 
 def _find() -> str:
-    found = shutil.which(PROGRAM, path=_PLACES)
+    found = shutil.which(PROGRAM, path=f"{os.environ.get('PATH', '')}:{PLACES}")
     if found is None:
         raise VirtV2vError(
             f"{PROGRAM} is not there; as root: apt-get install --no-install-recommends virt-v2v, and never together"

@@ -305,6 +305,31 @@ def test_disks_that_are_alike_are_not_guessed() -> None:
 # ---- the scripts
 
 
+def test_what_a_real_debian_answered() -> None:
+    """Recorded from the guest of test_real_agent: four disks that have grown from 400 to 600 MiB."""
+    text = (Path(__file__).parent / "growth" / "debian-12.txt").read_text()
+    world, seen = read_system(text)
+    assert world.tools == TOOLS
+    assert [(one.name, one.serial, one.marks.split("/")[0].strip()) for one in seen] == [
+        ("sda", "", "drive-scsi0"), ("sdb", "", "drive-scsi1"), ("vda", "", ""), ("vdb", "", ""),
+    ]  # fmt: skip
+    drives = [Plugged(slot, 600 * MIB) for slot in ("scsi0", "scsi1", "virtio1", "virtio2")]
+    devices = match_slots(drives, seen)
+    assert devices == {"scsi0": "sda", "scsi1": "sdb", "virtio1": "vda", "virtio2": "vdb"}
+    found = {name: lines(growth) for name, growth in plan_growth(world, devices.values()).items()}
+    assert found == {
+        "sda": ["sda2: 390 MiB -> 590 MiB, to the end of sda", "/mnt/a: ext4 390 MiB -> 590 MiB"],
+        "sdb": [
+            "sdb5: 389 MiB -> 589 MiB, to the end of sdb",
+            "sdb5: physical volume 388 MiB -> 588 MiB",
+            "vg0/root: 224 MiB -> 424 MiB",
+            "/mnt/b: ext4 224 MiB -> 424 MiB",
+        ],
+        "vda": ["/mnt/c: btrfs 400 MiB -> 600 MiB"],
+        "vdb": ["vdb1: 398 MiB -> 598 MiB, to the end of vdb", "/mnt/my data: xfs 398 MiB -> 598 MiB"],
+    }
+
+
 @pytest.mark.parametrize("shell", ["sh", "bash"])
 def test_commands_are_carried_out_until_one_fails(tmp_path: Path, shell: str) -> None:
     fails = "echo out; echo 'no such disk' >&2; false"

@@ -1,0 +1,146 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+"""What a migration to VirtIO refuses: in words that say what to do, and before anything is written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible import migration
+from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.windows_migrate import (
+    WindowsMigrateInfo,
+    info_spec,
+    wishes_spec,
+)
+from e2e import rig
+from e2e.kit import client
+from e2e.migrations import CONFIG, ISO, VMID, hardware, inside, migratable, migrate
+from e2e.test_windows_migrate import writes
+from lab import Lab
+
+
+@pytest.fixture(autouse=True)
+def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who does not answer is not asked again after a while."""
+    monkeypatch.setattr(migration, "_PING_PAUSE", 0.0)
+
+
+DAMAGED = 'notes\n<!-- diskwright-windows: {"v":1,"phase":"dance"} -->'
+CASES: dict[str, tuple[dict[str, str], dict[str, Any], str]] = {
+    # configuration, options, what it says
+    "no Windows": ({"ostype": "l26"}, {}, "it is no Windows (its ostype is l26); set the ostype in PVE if it is one"),
+    "no driver": ({"ostype": "wxp"}, {}, "bus=scsi: there is no vioscsi for Windows XP; write bus: virtio"),
+    "no ISO": ({}, {"iso": None}, "iso: Windows needs the driver ISO; name it with iso, as a storage calls it"),
+    "no snapshot": (
+        {"sata1": "thick:vm-122-disk-0,size=64M"},
+        {},
+        "snapshot=required: no snapshot can be made of it (sata1: thick, which is lvm, takes no snapshots); write",
+    ),
+    "locked": ({"lock": "backup"}, {}, "it is locked (backup); wait until the job that locked it ends"),
+    "protected": ({"protection": "1"}, {}, "PVE empties no slot of a protected guest"),
+    "no boot disk": ({"boot": "order=net0"}, {}, "it is not known which disk it starts from; put the disk into the"),
+    "other disks on the controller": (
+        {"scsihw": "lsi", "scsi5": "local-lvm:vm-122-disk-5,size=64M"},
+        {},
+        "its disks are on lsi, and Windows can't see another controller beside it; write staging: offline",
+    ),
+    "no agent": ({"agent": "0"}, {"staging": "online"}, "its guest agent does not answer; write staging: offline"),
+    "nothing to judge": ({}, {"verdict": "commit"}, "verdict=commit: no migration of it is under way; remove verdict"),
+    "damaged journal": ({"description": DAMAGED}, {}, "was edited and can't be read; look which slot its disks are in"),
+    "long notes": ({"description": "x" * 7900}, {}, "and PVE takes 8192; shorten its notes"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_refused(case: str, tmp_path: Path) -> None:
+    config, options, words = CASES[case]
+    with migratable(tmp_path, None if case == "no driver" else "2022", config) as lab:
+        before = hardware(lab)
+        for check in (True, False):
+            said = migrate(lab, check=check, **options)
+            assert words in (said.failure or ""), said.failure
+            assert (said.changed, said.diff) == (False, "")
+        assert writes(lab) == []
+        assert hardware(lab) == before
+
+
+def test_pending_changes(tmp_path: Path) -> None:
+    with migratable(tmp_path, pending={"memory": "1024"}) as lab:
+        said = str(migrate(lab).failure)
+        assert "memory waits for the next start; restart it, or take the change back, first" in said
+        assert writes(lab) == []
+
+
+def test_windows_that_can_not_be_asked_is_not_taken_for_one_without_an_agent(tmp_path: Path) -> None:
+    with migratable(tmp_path) as lab:
+        inside(lab).fails = "gather"
+        said = migrate(lab).failure or ""
+        assert "its agent is there, and Windows can't be asked: Windows refused (gather)" in said
+        assert "see to its agent, or write staging: offline" in said
+        assert writes(lab) == []
+
+
+def test_an_iso_that_is_not_there_may_come_until_then(tmp_path: Path) -> None:
+    """Check mode says so; a run is refused."""
+    with migratable(tmp_path) as lab:
+        other = ISO.replace("271", "999")
+        planned = migrate(lab, check=True, iso=other)
+        assert f"? iso       {other} is not there yet" in planned.diff
+        assert planned.failure is None
+        said = migrate(lab, iso=other)
+        assert f"iso={other}: there is no such image; name an ISO as PVE lists it" in (said.failure or "")
+        assert writes(lab) == []
+
+
+def test_one_guests_failure_is_one_guests_failure(tmp_path: Path) -> None:
+    """And two names for one guest are a mistake."""
+    other = {"vmid": 123, "name": "win2", "running": True, "agent": {"windows": "2016"}, "config": OTHER}
+    with both(tmp_path, other) as lab:
+        inside(lab, 123).fails = "stage"
+        ended = migrate(lab, guests=[named(vmid=VMID), named(name="win2"), named(name="nobody"), named(vmid=999)])
+        assert [guest["state"] for guest in ended.guests] == ["committed", "rolled_back", "stuck", "stuck"]
+        assert (ended.failure or "").startswith("3 of 4 guests failed.\nwin2 (123 on pve1): ")
+        assert "nobody: there is no such guest, or the user may not see it (right VM.Audit)" in (ended.failure or "")
+        twice = migrate(lab, guests=[named(vmid=VMID), named(name="win1")])
+        assert "guest 122 is named 2 times" in (twice.failure or "")
+
+
+OTHER = {**CONFIG, "sata0": "local-lvm:vm-123-disk-0,size=64M", "sata1": "tank:vm-123-disk-0,size=64M"}
+
+
+def both(folder: Path, other: dict[str, Any]) -> Any:
+    """A lab with two guests."""
+    first = {"vmid": VMID, "name": "win1", "running": True, "agent": {"windows": "2022"}, "config": CONFIG}
+    return rig.started(folder, [first, other], files={ISO: {"text": "drivers\n", "times": 1000}})
+
+
+def named(**who: Any) -> dict[str, Any]:
+    """One of several guests, as Ansible hands it on."""
+    return {**dict.fromkeys(["vmid", "name", "node", *wishes_spec()]), **who}
+
+
+def standings(lab: Lab, **params: Any) -> list[dict[str, Any]]:
+    """What windows_migrate_info says."""
+    defaults = {name: row.get("default") for name, row in info_spec().items()}
+    with client(lab) as connection:
+        work = WindowsMigrateInfo(connection, {**defaults, "task_timeout": 60, **params})
+        work.prepare()
+        return list(work.result(executed=False).data["guests"])
+
+
+def test_where_guests_stand(tmp_path: Path) -> None:
+    linux = {"vmid": 123, "name": "web1", "config": {"scsi0": "local-lvm:vm-123-disk-0,size=64M"}}
+    with both(tmp_path, linux) as lab:
+        (win1,) = standings(lab)
+        assert (win1["standing"], win1["reason"]) == ("needs_drivers", "vioscsi is not installed")
+        assert win1["product"] == "Windows Server 2022 Standard"
+        assert (win1["release"], win1["virtio_win"]) == ("2022", "0.1.271")
+        assert (win1["agent"], win1["boot_slot"], win1["hindrances"], win1["phase"]) == (True, "sata0", [], None)
+        inside(lab).fails = "stage"
+        migrate(lab)
+        (win1,) = standings(lab, name=["win1", "nobody"], ignore_absent=True)
+        assert win1["standing"] == "rolled_back"
+        assert "Windows refused (stage)" in win1["reason"]
+        assert writes(lab)
