@@ -15,13 +15,16 @@ from pathlib import Path
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent / "tests"))
-from tools import ansible_test_home, checkout, pythons  # noqa: E402  # they are found only through the line above
+# They are found only through the line above.
+from tools import ansible_test_home, checkout, molecule_runs, pythons  # noqa: E402
+from tools import integration as integration_runs  # noqa: E402
 
 nox.options.sessions = ["test"]
 
 TOP = Path(__file__).parent.resolve()
 CACHE = TOP / ".cache"
 REQUIREMENTS = TOP / "tests" / "requirements"
+TARGETS = str(integration_runs.FOLDER)
 PYTHON = sys.executable  # that of .venv
 # Every supported ansible-core, and the Pythons that it runs on as controller.
 CORES = {
@@ -64,16 +67,20 @@ def linters(session: nox.Session) -> Path:
 
 
 def run_sanity(session: nox.Session, bin_folder: Path, *arguments: str) -> None:
-    """ansible-test sanity on what the artifact will hold, with the ansible-core of `bin_folder`."""
+    """ansible-test sanity on what the artifact will hold and the targets, with the ansible-core of `bin_folder`."""
     with checkout.alone("sanity"):
-        tree = checkout.stage(CACHE / "sanity" / bin_folder.parent.name)
-        ansible_test_home.prepare(CACHE / "home", bin_folder)
-        # ansible-test keeps a virtual environment for each of its tests in HOME.
-        env = environment(bin_folder, pythons.folder(CACHE / "pythons")) | {"HOME": str(CACHE / "home")}
-        del env["PYTHONPATH"], env["ANSIBLE_COLLECTIONS_PATH"]
-        with session.chdir(tree):
-            ansible_test = (str(bin_folder / "python"), str(bin_folder / "ansible-test"))
-            session.run(*ansible_test, "sanity", "--color", "no", *arguments, env=env)
+        tree = checkout.stage(CACHE / "sanity" / bin_folder.parent.name, TARGETS)
+        run_ansible_test(session, bin_folder, tree, "sanity", *arguments)
+
+
+def run_ansible_test(session: nox.Session, bin_folder: Path, tree: Path, kind: str, *arguments: str) -> None:
+    ansible_test_home.prepare(CACHE / "home", bin_folder)
+    # ansible-test keeps a virtual environment for each of its tests in HOME.
+    env = environment(bin_folder, pythons.folder(CACHE / "pythons")) | {"HOME": str(CACHE / "home")}
+    del env["PYTHONPATH"], env["ANSIBLE_COLLECTIONS_PATH"]
+    with session.chdir(tree):
+        ansible_test = (str(bin_folder / "python"), str(bin_folder / "ansible-test"))
+        session.run(*ansible_test, kind, "--color", "no", *arguments, env=env)
 
 
 @here
@@ -113,7 +120,7 @@ def units(session: nox.Session) -> None:
 @here(default=False)
 def check(session: nox.Session) -> None:
     """Everything that a release needs."""
-    once = ("style", "types", "units", "neighbours", "lint", "artifact", "docs")
+    once = ("style", "types", "units", "integration", "molecule", "neighbours", "lint", "artifact", "docs")
     for name in (*once, *(f"core({release})" for release in CORES)):
         session.notify(name)
 
@@ -130,6 +137,33 @@ def core(session: nox.Session, release: str) -> None:
     bin_folder = own_environment(session, f"core-{release}", found[usable[-1]], *packages)
     run_sanity(session, bin_folder, "--local")
     session.run(str(bin_folder / "python"), "-m", "pytest", "tests/unit", env=environment(bin_folder))
+
+
+@here(default=False)
+def integration(session: nox.Session) -> None:
+    """The integration targets on a lab, or the cluster in integration_config.yml; with arguments, only those."""
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    with checkout.alone("integration"):
+        tree = checkout.stage(CACHE / "integration", TARGETS)
+        with integration_runs.configured(tree) as where:
+            session.log(f"integration targets on {where}")
+            how = ("--local", "--python", python, "--continue-on-error")
+            run_ansible_test(session, Path(PYTHON).parent, tree, "integration", *how, *session.posargs)
+
+
+@here(default=False)
+def molecule(session: nox.Session) -> None:
+    """Molecule's scenarios and that of the guide, each with a lab of its own; with arguments, only those."""
+    with checkout.alone("molecule"):
+        bin_folder = own_environment(session, "molecule", PYTHON, "-r", str(REQUIREMENTS / "molecule.txt"))
+        env = environment(bin_folder) | {"HOME": str(CACHE / "home"), "LAB_PYTHON": PYTHON}
+        test = (str(bin_folder / "molecule"), "test", "--scenario-name")
+        for name in session.posargs or molecule_runs.names():
+            if name == molecule_runs.GUIDES_SCENARIO:
+                with molecule_runs.users_repository() as (repository, lab_env), session.chdir(repository):
+                    session.run(*test, "disks", env=env | lab_env)
+            else:
+                session.run(*test, name, env=env | {"LAB_PORT": str(molecule_runs.free_port())})
 
 
 @here(default=False)
@@ -226,7 +260,7 @@ def changelog(session: nox.Session) -> None:
 def lock(session: nox.Session) -> None:
     """Makes the exact pins in tests/requirements/*.txt anew from the *.in files."""
     bin_folder = own_environment(session, "lock", PYTHON, "uv")
-    for name in ("test", "ansible", "lint", "docs", "importer"):
+    for name in ("test", "ansible", "lint", "docs", "importer", "molecule"):
         command = ["pip", "compile", "-q", "--universal", "--python-version", "3.11", "--no-annotate", "--no-header"]
         if name == "ansible":  # installed together with test.txt
             command += ["-c", "test.txt"]

@@ -53,8 +53,8 @@ class ActionModule(ActionBase):
         if "ansible_job_id" not in started:
             return started
         path = shlex.quote(arguments["progress_file"])
-        ended = self._follow(started["ansible_job_id"], path, self._report(variables), variables)
-        self._asked(started["ansible_job_id"], "cleanup", variables)
+        ended = self._follow(started, path, self._report(variables), variables)
+        self._asked(started, "cleanup", variables)
         self._low_level_execute_command(f"rm -f {path} {path}{SEEN}" if own else f"rm -f {path}{SEEN}")
         return _as_of_the_module(ended)
 
@@ -69,7 +69,9 @@ class ActionModule(ActionBase):
         finally:
             self._task.async_val = 0
 
-    def _follow(self, job: str, path: str, report: Report, variables: dict[str, t.Any]) -> dict[str, t.Any]:
+    def _follow(
+        self, started: dict[str, t.Any], path: str, report: Report, variables: dict[str, t.Any]
+    ) -> dict[str, t.Any]:
         """Show the progress until the job has ended.
 
         The reader's mark tells the module that somebody still waits for it. A look that fails is repeated: the
@@ -85,13 +87,14 @@ class ActionModule(ActionBase):
             all_ended = bool(images) and all(one.phase in ("done", "failed") for one in images)
             if all_ended or not images or time.monotonic() - asked > _ASK:
                 asked = time.monotonic()
-                answer = self._asked(job, "status", variables)
+                answer = self._asked(started, "status", variables)
                 if answer.get("finished") or "ansible_job_id" not in answer:
                     return answer
 
-    def _asked(self, job: str, mode: str, variables: dict[str, t.Any]) -> dict[str, t.Any]:
-        folder = self._remote_expand_user(self.get_shell_option("async_dir", default="~/.ansible_async"))
-        arguments = {"jid": job, "mode": mode, "_async_dir": folder}
+    def _asked(self, started: dict[str, t.Any], mode: str, variables: dict[str, t.Any]) -> dict[str, t.Any]:
+        """Where the job's file is, it has said itself: its ~ is HOME, Ansible's the home in the password database."""
+        folder = os.path.dirname(started["results_file"])
+        arguments = {"jid": started["ansible_job_id"], "mode": mode, "_async_dir": folder}
         answer: dict[str, t.Any] = self._execute_module(
             module_name="ansible.legacy.async_status", module_args=arguments, task_vars=variables
         )

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 from pathlib import Path
@@ -35,7 +36,10 @@ def main() -> None:
         for name, value in environment(lab).items():
             print(f"export {name}={shlex.quote(value)}")
         print("", flush=True)
+        pid = options.state / "lab.pid"
+        pid.write_text(f"{os.getpid()}\n")
         signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    pid.unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -50,9 +50,10 @@ def files() -> list[Path]:
     return sorted({Path(name) for name in output.split("\0") if name and (TOP / name).is_file()})
 
 
-def shipped() -> list[Path]:
-    """The files that go into the artifact: `files` without galaxy.yml's build_ignore."""
+def shipped(*also: str) -> list[Path]:
+    """The files that go into the artifact: `files` without galaxy.yml's build_ignore, apart from the folders `also`."""
     ignored = yaml.safe_load((TOP / "galaxy.yml").read_text("utf-8"))["build_ignore"]
+    ignored = [pattern for pattern in ignored if pattern not in also]
 
     def is_ignored(path: Path) -> bool:
         parts = [path, *path.parents]
@@ -61,15 +62,16 @@ def shipped() -> list[Path]:
     return [path for path in files() if not is_ignored(path)]
 
 
-def stage(root: Path) -> Path:
-    """Copies what is shipped below `root`: ansible-test refuses a symlink, and must not see the rest.
+def stage(root: Path, *also: str) -> Path:
+    """Copies what is shipped, and the folders `also`, below `root`: ansible-test refuses a symlink, and must not see
+    the rest.
 
     The copy is a git repository of its own, as ansible-test would otherwise find this checkout's, which ignores .cache,
     and report success on no file at all.
     """
     shutil.rmtree(root, ignore_errors=True)
     tree = root / NAME
-    for path in shipped():
+    for path in shipped(*also):
         (tree / path).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(TOP / path, tree / path)
     subprocess.run(["git", "init", "--quiet", "--initial-branch", "main", str(tree)], check=True)
