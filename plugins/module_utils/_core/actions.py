@@ -308,6 +308,8 @@ class Move(Action):
             places.append(f"{self.drive.format} -> {self.new_format}")
         source = "the copy" if self.drive.is_new else self.drive.volume
         fate = "destroyed" if self.delete_source else "kept as unused"
+        if self.drive.is_cloudinit:
+            fate = "destroyed, its content is made anew"
         return Line("~", str(self.slot), ", ".join(places) or f"copied on {self.storage}", f"{source} {fate}")
 
 
