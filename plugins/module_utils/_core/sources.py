@@ -143,6 +143,7 @@ def _create_special(draft: Draft, disk: Disk) -> None:
         draft.needs_stop(disk.slot, "state", "present", f"{disk.slot} can't be added while the guest runs")
     if disk.cloudinit:
         others = [slot for slot, drive in draft.guest.configured.drives.items() if drive.is_cloudinit]
+        others += [a.slot for a in draft.actions if isinstance(a, Create) and a.slot and a.drive.is_cloudinit]
         if others:
             draft.refuse(
                 disk.slot, "cloudinit", "true", f"{others[0]} is the cloud-init drive already", "a guest can have one"
