@@ -75,6 +75,15 @@ def enough_space(draft: Draft, disk: Disk, storage: Storage, size: int) -> bool:
     return False
 
 
+def _content_of(volume: str) -> str | None:
+    """What PVE keeps a volume for when that is no disk, told by its name; ``None`` for a guest's volume.
+
+    Source: pve-storage 9.1.7, ``parse_volname`` of ``Plugin.pm``.
+    """
+    folder, slash, _name = volume.partition(":")[2].partition("/")
+    return folder if slash and folder in ("iso", "import", "vztmpl", "backup", "snippets") else None
+
+
 def create(draft: Draft, disk: Disk) -> None:
     """Plan a drive in an empty slot."""
     if disk.volume is not None:
@@ -181,6 +190,10 @@ def _create_import(draft: Draft, disk: Disk) -> None:
     if volume is None and not source.startswith("/"):
         draft.refuse(disk.slot, "import_from", source, "there is no such volume", "name a volume as PVE lists it")
         return
+    if _content_of(source) not in (None, "import"):
+        problem = f"PVE imports disks and images, and this is of the content type {_content_of(source)}"
+        draft.refuse(disk.slot, "import_from", source, problem, "put the image where the content type is import")
+        return
     size = volume.size if volume else None
     if size is not None and disk.size is not None and disk.size < size and not disk.minimum:
         draft.refuse(
@@ -240,6 +253,10 @@ def _may_attach(draft: Draft, disk: Disk, volume: str) -> bool:
         draft.refuse(disk.slot, "volume", volume, f"{arriving[0]} is to receive it too", "declare it for one slot")
     elif draft.facts.volumes.get(volume) is None and not volume.startswith("/"):
         draft.refuse(disk.slot, "volume", volume, "there is no such volume", "name a volume as PVE lists it")
+    elif (content := _content_of(volume)) is not None:
+        remedy = {"iso": f"write iso: {volume}", "import": f"write import_from: {volume}"}
+        problem = f"it is no disk's volume, but of the content type {content}"
+        draft.refuse(disk.slot, "volume", volume, problem, remedy.get(content, "name a disk's volume"))
     elif owner is not None and owner != draft.guest.vmid:
         draft.refuse(
             disk.slot,
@@ -335,9 +352,14 @@ def media(draft: Draft, disk: Disk, current: Drive | None) -> None:
     if wanted == current:
         return
     changes = current is None or wanted.volume != current.volume
-    if changes and wanted.storage is not None and draft.facts.volumes.get(wanted.volume) is None:
+    known = ("none", "cdrom") if wanted.storage is None else (name for name, one in draft.facts.volumes.items() if one)
+    if changes and wanted.volume not in known and not wanted.volume.startswith("/"):
         draft.refuse(
             disk.slot, "iso", wanted.volume, "there is no such image", "name an image as PVE lists it, or none"
         )
+        return
+    if changes and wanted.owner is not None:
+        problem = f"it is the volume of a disk of guest {wanted.owner}"
+        draft.refuse(disk.slot, "iso", wanted.volume, problem, "name an image as PVE lists it, or none")
         return
     draft.add(Media(disk.slot, wanted, current))
