@@ -44,7 +44,7 @@ class Answer:
     def data(self, method: str, path: str) -> t.Any:
         try:
             document = json.loads(self.content) if self.content else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         if 200 <= self.status < 300:
             if isinstance(document, dict) and "data" in document:
