@@ -14,7 +14,7 @@ from .drive import Drive, make_drive, new_volume
 from .guest import Guest
 from .layout import Disk
 from .options import STRUCTURAL, TABLE
-from .projection import TPM_SIZE, can_hotplug, new_drive
+from .projection import TPM_SIZE, can_hotplug, keeps_volume, new_drive
 from .size import allocation_gib, human_size
 from .slot import Slot, find_slot
 from .storage import Storage
@@ -241,7 +241,8 @@ def attach(draft: Draft, disk: Disk, current: Drive | None) -> None:
     )
     elsewhere = {resolve_volume(draft.guest, other.volume) for other in draft.layout.disks if other.volume}
     swapped = current is not None and current.volume in elsewhere
-    draft.add(Attach(disk.slot, base.with_options(wanted_options(disk)), current, swapped))
+    kept = current is None or keeps_volume(current, draft.guest.vmid)
+    draft.add(Attach(disk.slot, base.with_options(wanted_options(disk)), current, swapped, kept))
 
 
 def _may_attach(draft: Draft, disk: Disk, volume: str) -> bool:
@@ -308,7 +309,7 @@ def switch(draft: Draft, disk: Disk, source: Slot, before: Drive) -> None:
     drive = make_drive(before.volume, kept.items()).with_options(wanted_options(disk))
     unplugged = source not in draft.guest.configured.drives
     if draft.guest.running and not unplugged:
-        _check_live_switch(draft, disk, source)
+        _check_live_switch(draft, disk, source, before)
     listed = draft.guest.configured.boot
     follows = listed is not None and str(source) in listed.devices
     draft.consumed.add(source)
@@ -320,7 +321,22 @@ def wanted_options(disk: Disk) -> dict[str, str | None]:
     return {**disk.options, **dict.fromkeys(disk.unset)}
 
 
-def _check_live_switch(draft: Draft, disk: Disk, source: Slot) -> None:
+def survives_unplugging(drive: Drive, vmid: int) -> bool:
+    """Whether a drive can be found again between the two calls that move it to another slot of a running guest.
+
+    PVE keeps the guest's own volumes as unused ones, and an image is nobody's. The volume of another guest and a path
+    would be named by the notes alone, which anybody who may edit the guest can write.
+    """
+    if drive.is_cdrom:
+        return drive.owner is None and not drive.volume.startswith("/")
+    return keeps_volume(drive, vmid)
+
+
+def _check_live_switch(draft: Draft, disk: Disk, source: Slot, before: Drive) -> None:
+    if not survives_unplugging(before, draft.guest.vmid):
+        reason = f"PVE does not keep {before.volume} as an unused volume while it is in no slot"
+        draft.needs_stop(disk.slot, "moved_from", source, reason)
+        return
     for slot in (source, disk.slot):
         if not can_hotplug(slot, draft.guest):
             draft.needs_stop(
