@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.errors import DiskwrightError
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.layout import Layout
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.plan import Plan
 from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.executor import Executor, Outcome
@@ -74,6 +75,12 @@ def test_other_guests_are_converged(lab: Lab) -> None:
     assert {request.path for request in lab.writes()} == {"/nodes/pve1/qemu/110/config"}
     failure = outcome.failure or ""
     assert failure.startswith(f"{len(declared)} of {len(declared) + 1} guests failed; 1 of {len(declared) + 1} guests")
+
+
+@pytest.mark.parametrize("limits", [{"concurrency": 0}, {"task_timeout": 0}, {"task_timeout": -1}, {"bwlimit": -1}])
+def test_limits_that_are_none(limits: dict[str, int], connection: Client) -> None:
+    with pytest.raises(DiskwrightError, match=f"^{next(iter(limits))}={next(iter(limits.values()))}: "):
+        converge(connection, GOOD, **limits)
 
 
 def test_a_mistake_of_ours_is_that_guests_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
