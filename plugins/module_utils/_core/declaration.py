@@ -41,7 +41,8 @@ def _host(guest: Data, names: Mapping[str, int]) -> str:
 
 def _variables(guest: Data) -> dict[str, object]:
     drives = guest.get("drives")
-    if not isinstance(drives, Mapping) or "vmid" not in guest:
+    whole = isinstance(drives, Mapping) and all(isinstance(drive, Mapping) for drive in drives.values())
+    if not isinstance(drives, Mapping) or not whole or "vmid" not in guest:
         raise ParseError("a guest has no 'vmid' and 'drives'; give the guests that guest_disks_info returns")
     disks = {str(slot): _disk(parse_slot(str(slot)), drive) for slot, drive in drives.items()}
     settings = {"proxmox_disks_scsihw": guest["scsihw"]} if guest.get("scsihw") else {}
