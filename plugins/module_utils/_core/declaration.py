@@ -29,7 +29,13 @@ def declare_guests(guests: Iterable[Data]) -> dict[str, dict[str, object]]:
     """
     readable = [guest for guest in guests if "error" not in guest and guest.get("status") != "template"]
     names = Counter(str(guest.get("name") or "") for guest in readable)
-    return {_host(guest, names): _variables(guest) for guest in readable}
+    hosts: dict[str, dict[str, object]] = {}
+    for guest in readable:
+        variables, host = _variables(guest), _host(guest, names)
+        while host in hosts:  # a guest may be called what another one got for its name and number
+            host = f"{host}-{guest['vmid']}"
+        hosts[host] = variables
+    return hosts
 
 
 def _host(guest: Data, names: Mapping[str, int]) -> str:
