@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import re
 import typing as t
 from collections.abc import Mapping
 
@@ -46,7 +47,9 @@ def _format_drive(value: t.Any) -> str:
 def _human_size(value: t.Any) -> str:
     if isinstance(value, bool) or not isinstance(value, (int, str)):
         raise ParseError(f"{value!r} is no number of bytes")
-    return human_size(value if isinstance(value, int) else int(value) if value.isdigit() else parse_size(value))
+    return human_size(
+        value if isinstance(value, int) else int(value) if re.fullmatch(r"[0-9]{1,30}", value) else parse_size(value)
+    )
 
 
 class FilterModule:

@@ -35,7 +35,8 @@ def _recommend(
         raise ParseError(f"{disk!r} is no dictionary; give a disk as proxmox_disks declares it, or {{}}")
     known = read_facts(facts)
     version = t.cast("float | None", known.get("storage.pve_version"))
-    loaded = load_policy(policy, rules or (), version, [_place(rule) for rule in rules or ()])
+    places = [_place(rule) for rule in rules] if isinstance(rules, (list, tuple)) else ()
+    loaded = load_policy(policy, rules or (), version, places)
     return explain.recommendation_data(engine.recommend(read_fixed(disk or {}), known, loaded))
 
 

@@ -9,6 +9,10 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.errors import DiskwrightError
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.layout import Layout
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.plan import Plan
+from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.executor import Executor, Outcome
 from e2e.kit import HERE, Client, client, converge, play, run_playbook, started, token_env
 from lab import Lab
 
@@ -71,6 +75,33 @@ def test_other_guests_are_converged(lab: Lab) -> None:
     assert {request.path for request in lab.writes()} == {"/nodes/pve1/qemu/110/config"}
     failure = outcome.failure or ""
     assert failure.startswith(f"{len(declared)} of {len(declared) + 1} guests failed; 1 of {len(declared) + 1} guests")
+
+
+@pytest.mark.parametrize("limits", [{"concurrency": 0}, {"task_timeout": 0}, {"task_timeout": -1}, {"bwlimit": -1}])
+def test_limits_that_are_none(limits: dict[str, int], connection: Client) -> None:
+    with pytest.raises(DiskwrightError, match=f"^{next(iter(limits))}={next(iter(limits.values()))}: "):
+        converge(connection, GOOD, **limits)
+
+
+def test_a_mistake_of_ours_is_that_guests_alone(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has become of the others must not be lost for it."""
+    execute = Executor.execute
+
+    def stumbling(self: Executor, layout: Layout, plan: Plan) -> Outcome:
+        if layout.vmid == 107:
+            raise KeyError("vmid")
+        return execute(self, layout, plan)
+
+    monkeypatch.setattr(Executor, "execute", stumbling)
+    lab.change(110, scsi0="local-lvm:vm-110-disk-0,size=64M")
+    leave = {"vmid": 107, "revert_leftovers": True, "disks": [{"slot": "scsi0", "cache": "none"}]}
+    outcome = converge(lab, leave, GOOD)
+    assert [guest["failed"] for guest in outcome.guests] == [True, False]
+    assert (
+        "stale1 (107 on pve1): this should not happen, please report it: KeyError: 'vmid' (test_refusals.py, line"
+        in (outcome.failure or "")
+    )
+    assert lab.config(110)["scsi0"] == "local-lvm:vm-110-disk-0,cache=none,size=64M"
 
 
 def test_through_ansible(lab: Lab) -> None:

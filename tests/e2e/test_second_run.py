@@ -38,6 +38,7 @@ SEED = {
         *({"vmid": FIRST_SIZE + number, "name": f"size{number}"} for number in range(len(ODD_SIZES))),
         {"vmid": 500, "name": "sizes", "config": {"scsi0": "local-lvm:vm-500-disk-0,size=64M"}},
         {"vmid": 501, "name": "windows", "ostype": "win11"},
+        {"vmid": 502, "name": "advised", "config": {"unused0": "tank:vm-502-disk-0"}},
     ],
 }
 
@@ -155,3 +156,9 @@ def test_every_kind_of_drive(lab: Lab, connection: Client) -> None:
     gone = [{"slot": name, "state": "absent"} for name in names]
     assert twice(lab, connection, {"vmid": 501, "disks": gone}, allow_destroy=True).changed
     assert not [volume for volume in lab.volumes() if "vm-501-" in volume]
+
+
+def test_a_policy_knows_the_storage_of_a_volume_that_is_attached(lab: Lab, connection: Client) -> None:
+    guest = {"vmid": 502, "disks": [{"slot": "scsi0", "volume": "unused0"}]}
+    assert twice(lab, connection, guest, policy="current", recommend="always").changed
+    assert "discard=on" in lab.config(502)["scsi0"]

@@ -39,6 +39,10 @@ class GuestDisks:
         )
         if params["concurrency"] < 1:
             raise DiskwrightError(f"concurrency={params['concurrency']}: at least one guest is changed at a time")
+        if limits.task_timeout <= 0:
+            raise DiskwrightError(f"task_timeout={params['task_timeout']}: a task takes time; write seconds above 0")
+        if limits.bwlimit is not None and limits.bwlimit < 0:
+            raise DiskwrightError(f"bwlimit={limits.bwlimit}: write KiB per second, or 0 for no limit")
         declared = params["guests"]
         if declared is None:
             declared = [{name: params[name] for name in _FOR_ONE}]

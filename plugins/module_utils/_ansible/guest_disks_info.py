@@ -13,7 +13,7 @@ from .._core.errors import DiskwrightError
 from .._core.guards import find_leftovers
 from .._core.projection import restart_keys
 from .._core.slot import find_slot
-from .._pve.client import ApiError
+from .._pve.client import ApiError, AuthenticationError, ConnectionFailedError
 from .._pve.reads import Cluster, GuestEntry, Surroundings, read_guests, read_snapshots
 from .policy import make_audit
 from .report import state_of
@@ -52,10 +52,20 @@ class GuestDisksInfo:
             self._guests = [self._guest(entry, guest) for entry, guest in zip(chosen, guests, strict=True)]
         if "storages" in gather:
             for node in self._nodes(chosen):
-                self._storages[node] = [_storage_data(row) for row in surroundings.storages(node).values()]
+                self._storages[node] = self._storages_of(surroundings, node)
         if self._audit is not None:
             readable = [guest for guest in guests if not isinstance(guest, ApiError)]
             self._findings = self._audit.findings(self._client, surroundings, readable)
+
+    def _storages_of(self, surroundings: Surroundings, node: str) -> list[dict[str, t.Any]]:
+        """A node's storages; none, and a warning, when the node does not answer."""
+        try:
+            return [_storage_data(row) for row in surroundings.storages(node).values()]
+        except (AuthenticationError, ConnectionFailedError):
+            raise
+        except ApiError as error:
+            self._warnings.append(f"{node}: its storages could not be read: {error}")
+            return []
 
     def execute(self) -> None:
         """Nothing: it only reads."""
@@ -110,7 +120,13 @@ class GuestDisksInfo:
             return base | {"error": str(guest)}
         base |= _guest_data(guest)
         if "snapshots" in self._params["gather"]:
-            found = read_snapshots(self._client, guest) if guest.has_snapshots else ()
+            try:
+                found = read_snapshots(self._client, guest) if guest.has_snapshots else ()
+            except (AuthenticationError, ConnectionFailedError):
+                raise
+            except ApiError as error:
+                self._warnings.append(f"{guest.label}: its snapshots could not be read: {error}")
+                return base
             base["snapshots"] = [{"name": snap.name, "volumes": sorted(snap.volumes)} for snap in found]
         return base
 

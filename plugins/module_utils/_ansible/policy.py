@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import typing as t
 from dataclasses import asdict, dataclass
 
@@ -16,12 +17,13 @@ from .._policy.findings import Surroundings as Around
 from .._policy.known import Known, read_known
 from .._policy.load import load_policy
 from .._policy.rules import POLICIES
-from .._pve.client import path
+from .._pve.client import ApiError, path
 
 if t.TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .._core.guest import Guest
+    from .._core.storage import Storage
     from .._pve.client import Client
     from .._pve.reads import Surroundings
 
@@ -79,7 +81,7 @@ class Audit:
         """The findings about guests, as data, the worst first."""
         version = pve_version(client)
         nodes = sorted({guest.node for guest in guests})
-        storages = {node: surroundings.storages(node) for node in nodes}
+        storages = {node: _storages(surroundings, node) for node in nodes}
         auditor = Auditor(
             load_policy(self.name, self.rules, version),
             self.known,
@@ -100,6 +102,14 @@ def make_audit(params: Mapping[str, t.Any]) -> Audit | None:
     return Audit(params["policy"], params["policy_rules"], known_facts(params))
 
 
+def _storages(surroundings: Surroundings, node: str) -> Mapping[str, Storage]:
+    """A node's storages; none when it does not answer, and what rules would look at is unknown then."""
+    try:
+        return surroundings.storages(node)
+    except ApiError:
+        return {}
+
+
 def _unused_sizes(surroundings: Surroundings, guests: Sequence[Guest]) -> dict[str, int]:
     """The sizes of unused volumes: each storage that holds some is listed once."""
     places = {
@@ -110,9 +120,10 @@ def _unused_sizes(surroundings: Surroundings, guests: Sequence[Guest]) -> dict[s
     }
     sizes: dict[str, int] = {}
     for node, storage in sorted(places):
-        known = surroundings.storages(node).get(storage)
+        known = _storages(surroundings, node).get(storage)
         if known is not None and known.enabled and known.active:
-            sizes.update(surroundings.sizes(node, storage))
+            with contextlib.suppress(ApiError):  # how large an unused volume is may stay unknown
+                sizes.update(surroundings.sizes(node, storage))
     return sizes
 
 

@@ -109,15 +109,18 @@ class Attach(Action):
     """An existing volume comes into a slot.
 
     :param swapped: whether the volume that it replaces goes to another slot in the same plan.
+    :param kept: whether PVE keeps the volume that it replaces as ``unusedN``, which it does with the guest's own.
     """
 
     drive: Drive
     replaces: Drive | None = None
     swapped: bool = False
+    kept: bool = True
 
     @property
     def line(self) -> Line:
-        fate = "goes to another slot" if self.swapped else "is kept as unused"
+        fate = "is kept as unused" if self.kept else "stays as it is"
+        fate = "goes to another slot" if self.swapped else fate
         kept = f"instead of {self.replaces.volume}, which {fate}" if self.replaces else ""
         detail = "; ".join(part for part in (option_words(self.drive), kept) if part)
         return Line("~" if self.replaces else "+", str(self.slot), f"volume {self.drive.volume}", detail)
@@ -308,6 +311,8 @@ class Move(Action):
             places.append(f"{self.drive.format} -> {self.new_format}")
         source = "the copy" if self.drive.is_new else self.drive.volume
         fate = "destroyed" if self.delete_source else "kept as unused"
+        if self.drive.is_cloudinit:
+            fate = "destroyed, its content is made anew"
         return Line("~", str(self.slot), ", ".join(places) or f"copied on {self.storage}", f"{source} {fate}")
 
 

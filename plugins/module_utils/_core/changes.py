@@ -172,6 +172,8 @@ def _may_move(draft: Draft, disk: Disk, current: Drive) -> bool:
             "delete the snapshots first, or keep the source with delete_source: false",
         )
         return False
+    if disk.delete_source and not _may_delete_source(draft, disk, current):
+        return False
     if holding:
         draft.warn(disk.slot, f"snapshots ({', '.join(holding)}) stay with {current.volume} and do not move")
     if disk.slot.is_firmware:
@@ -186,6 +188,19 @@ def _may_move(draft: Draft, disk: Disk, current: Drive) -> bool:
             "it has a change that waits for the next start, which would bring the old volume back",
         )
     return True
+
+
+def _may_delete_source(draft: Draft, disk: Disk, current: Drive) -> bool:
+    """Whether the volume that a move leaves is this drive's alone. PVE deletes the volume of another guest as well."""
+    others = set(draft.guest.configured.slots_of(current.volume)) - {disk.slot, disk.moved_from}
+    if others:
+        problem = f"{current.volume} is in {min(others)} too"
+    elif current.owner not in (None, draft.guest.vmid):
+        problem = f"{current.volume} belongs to guest {current.owner}"
+    else:
+        return True
+    draft.refuse(disk.slot, "delete_source", "true", problem, "keep the source with delete_source: false")
+    return False
 
 
 def _flatten_in_place(draft: Draft, disk: Disk, current: Drive, formats: tuple[str, ...]) -> str | None:

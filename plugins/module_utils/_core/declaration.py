@@ -29,7 +29,13 @@ def declare_guests(guests: Iterable[Data]) -> dict[str, dict[str, object]]:
     """
     readable = [guest for guest in guests if "error" not in guest and guest.get("status") != "template"]
     names = Counter(str(guest.get("name") or "") for guest in readable)
-    return {_host(guest, names): _variables(guest) for guest in readable}
+    hosts: dict[str, dict[str, object]] = {}
+    for guest in readable:
+        variables, host = _variables(guest), _host(guest, names)
+        while host in hosts:  # a guest may be called what another one got for its name and number
+            host = f"{host}-{guest['vmid']}"
+        hosts[host] = variables
+    return hosts
 
 
 def _host(guest: Data, names: Mapping[str, int]) -> str:
@@ -41,7 +47,8 @@ def _host(guest: Data, names: Mapping[str, int]) -> str:
 
 def _variables(guest: Data) -> dict[str, object]:
     drives = guest.get("drives")
-    if not isinstance(drives, Mapping) or "vmid" not in guest:
+    whole = isinstance(drives, Mapping) and all(isinstance(drive, Mapping) for drive in drives.values())
+    if not isinstance(drives, Mapping) or not whole or "vmid" not in guest:
         raise ParseError("a guest has no 'vmid' and 'drives'; give the guests that guest_disks_info returns")
     disks = {str(slot): _disk(parse_slot(str(slot)), drive) for slot, drive in drives.items()}
     settings = {"proxmox_disks_scsihw": guest["scsihw"]} if guest.get("scsihw") else {}

@@ -16,8 +16,8 @@ from .guest import Guest
 from .journal import read_journal
 from .layout import Layout
 from .options import TABLE
-from .projection import can_hotplug
-from .slot import Slot, find_slot
+from .projection import can_hotplug, keeps_volume
+from .slot import SLOT_COUNT, Slot, find_slot
 
 
 def find_leftovers(guest: Guest) -> tuple[str, ...]:
@@ -139,6 +139,26 @@ def shared_volumes(before: Guest, after: Guest) -> Iterator[Refusal]:
                 drive.volume,
                 f"it is in {slots[0]} too",
                 "detach it from one of them first",
+            )
+
+
+def without_place(before: Guest, after: Guest, calls: tuple[Call, ...]) -> Iterator[Refusal]:
+    """Volumes that lose their slot when all numbers of unused volumes are taken: PVE fails in the middle of it."""
+    if len(before.configured.unused) + len(before.configured.drives) <= SLOT_COUNT["unused"]:
+        return
+    gone = {action.volume for call in calls for action in call.actions if isinstance(action, Destroy)}
+    gone |= {a.drive.volume for call in calls for a in call.actions if isinstance(a, Move) and a.delete_source}
+    there = {drive.volume for state in (after.configured, after.live) for drive in state.drives.values()}
+    there |= gone | set(after.configured.unused.values())
+    for slot, drive in before.configured.drives.items():
+        if keeps_volume(drive, before.vmid) and drive.volume not in there:
+            yield Refusal(
+                before.label,
+                str(slot),
+                "volume",
+                drive.volume,
+                f"it would become unused, and PVE keeps {SLOT_COUNT['unused']} unused volumes of a guest at most",
+                "attach or destroy some of them first",
             )
 
 

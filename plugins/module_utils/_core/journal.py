@@ -47,7 +47,7 @@ def read_journal(description: str | None) -> Journal:
     try:
         data = json.loads(match[1])
         switches = {find_slot(key): parse_drive(text) for key, text in data.get("switch", {}).items()}
-    except (ValueError, AttributeError, ParseError):
+    except (ValueError, AttributeError, RecursionError, ParseError):
         return Journal()
     known = {slot: drive for slot, drive in switches.items() if slot is not None}
     return Journal(MappingProxyType(known), start=data.get("start") is True)

@@ -300,6 +300,13 @@ def _contradicting_origins(disk: Disk) -> Iterator[_Problem]:
         yield "moved_from", str(disk.moved_from), "is not another slot of a drive", remedy
     if disk.moved_from is not None and disk.moved_from.is_firmware:
         yield "moved_from", str(disk.moved_from), "can't be on another bus", "EFI and TPM volumes stay where they are"
+    elif disk.moved_from is not None and disk.slot.is_firmware:
+        yield (
+            "moved_from",
+            str(disk.moved_from),
+            f"{disk.slot} takes no disk of another bus: the firmware would write into it",
+            "make a new one with storage, or name its volume with volume:",
+        )
     yield from _contradicting_volume(disk)
     if disk.import_from and disk.slot.is_firmware:
         yield "import_from", disk.import_from, f"{disk.slot} can't be imported", "make a new one with storage"

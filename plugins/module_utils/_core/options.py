@@ -22,6 +22,7 @@ from .errors import ParseError
 
 _TRUE = frozenset({"1", "on", "yes", "true"})
 _FALSE = frozenset({"0", "off", "no", "false"})
+_TOO_LARGE = 10**18  # an exponent can name a number that would not fit into a drive string, or into memory
 
 
 class Kind(str, Enum):
@@ -146,7 +147,7 @@ def _number(option: Option, text: str) -> str | None:
     whole = number.is_finite() and number == number.to_integral_value()
     if not number.is_finite() or (option.kind is Kind.INTEGER and not whole):
         return None
-    if option.minimum is not None and number < option.minimum:
+    if abs(number) >= _TOO_LARGE or (option.minimum is not None and number < option.minimum):
         return None
     return f"{number.to_integral_value():f}" if whole else f"{number.normalize():f}"
 
@@ -241,7 +242,7 @@ _ROWS: tuple[Option, ...] = (
         _SCSI,
         "the product that the guest sees",
         Effect.RESTART,
-        pattern=r"[A-Za-z0-9\-_\s]{1,16}",
+        pattern=r"[A-Za-z0-9\-_ \t]{1,16}",
     ),
     Option("queues", Kind.INTEGER, _SCSI, "the number of queues", Effect.RESTART, minimum=2),
     Option("replicate", Kind.BOOLEAN, _ALL, "whether storage replication includes the drive", default="1"),
@@ -267,7 +268,7 @@ _ROWS: tuple[Option, ...] = (
         _SCSI,
         "the vendor that the guest sees",
         Effect.RESTART,
-        pattern=r"[A-Za-z0-9\-_\s]{1,8}",
+        pattern=r"[A-Za-z0-9\-_ \t]{1,8}",
     ),
     Option(
         "werror",

@@ -37,13 +37,14 @@ from .guards import (
     reused_numbers,
     shared_volumes,
     stop_refusals,
+    without_place,
 )
 from .guest import Boot, Guest
 from .layout import Disk, Layout
 from .plan import Facts, Needs, Plan
 from .projection import Knowledge, project, restart_keys
 from .slot import DISK_BUSES, Slot, find_slot
-from .sources import create, media, resolve_volume, switch
+from .sources import create, media, resolve_volume, survives_unplugging, switch
 
 
 def find_needs(guest: Guest, layout: Layout) -> Needs:
@@ -101,6 +102,7 @@ def make_plan(facts: Facts, layout: Layout) -> Plan:
     knowledge = Knowledge({name: volume for name, volume in facts.volumes.items() if volume is not None})
     after = reduce(lambda guest, call: project(guest, call, knowledge), calls, before)
     draft.refusals.extend(shared_volumes(before, after))
+    draft.refusals.extend(without_place(before, after, calls))
     if calls:
         draft.refusals.extend(reused_numbers(after, layout))
     undeclared = _undeclared(before, layout, draft)
@@ -173,8 +175,7 @@ def _plan_moved(draft: Draft, disk: Disk, source: Slot) -> None:
     before = draft.guest.configured.drives.get(source)
     if before is None:
         noted = draft.journal.switches.get(disk.slot)
-        kept = noted is not None and (noted.is_cdrom or draft.guest.configured.unused_slot_of(noted.volume) is not None)
-        before = noted if kept else None
+        before = noted if noted is not None and _is_left(draft.guest, noted) else None
     if before is None and source in draft.guest.live.drives:
         draft.refuse(
             disk.slot,
@@ -198,6 +199,16 @@ def _plan_moved(draft: Draft, disk: Disk, source: Slot) -> None:
     switched = next(action.drive for action in draft.actions if isinstance(action, Switch) and action.slot == disk.slot)
     if not disk.is_cdrom:
         adjust(draft, replace(disk, options={}, unset=()), switched)
+
+
+def _is_left(guest: Guest, noted: Drive) -> bool:
+    """Whether a drive that was unplugged to be plugged elsewhere is where PVE leaves it.
+
+    The journal stands in the notes, which others may write: what it names is taken only if it can do no harm.
+    """
+    return survives_unplugging(noted, guest.vmid) and (
+        noted.is_cdrom or guest.configured.unused_slot_of(noted.volume) is not None
+    )
 
 
 def _adjust_arrived(draft: Draft, disk: Disk) -> None:

@@ -237,7 +237,7 @@ def _move(state: _State, slot: Slot, action: Move) -> None:
     before = state.drives[slot]
     volume = new_volume(action.storage, action.new_format, cloudinit=before.is_cloudinit)
     state.drives[slot] = before.with_volume(volume).with_options({"format": None})
-    if not action.delete_source:
+    if not action.delete_source and before.is_disk:  # PVE keeps no cloud-init drive's volume
         state.keep(before.volume)
 
 

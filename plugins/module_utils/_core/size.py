@@ -15,9 +15,12 @@ from .errors import ParseError
 
 KIB = 1024
 GIB = 1024**3
+#: What QEMU can count.
+LARGEST = 2**63 - 1
 _FACTORS = {"K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4, "P": 1024**5}
-_USER_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?:(?P<unit>[KMGTP])(?:iB)?|(?P<bytes>B))?")
-_PVE_SIZE = re.compile(r"(?P<number>\d+(?:\.\d+)?)(?P<unit>[KMGTP]?)")
+# With an end to the digits: Python refuses to read very long numbers.
+_USER_SIZE = re.compile(r"(?P<number>[0-9]{1,30}(?:\.[0-9]{1,30})?)\s*(?:(?P<unit>[KMGTP])(?:iB)?|(?P<bytes>B))?")
+_PVE_SIZE = re.compile(r"(?P<number>[0-9]{1,30}(?:\.[0-9]{1,30})?)(?P<unit>[KMGTP]?)")
 _ALLOWED = "write a number with K, M, G, T or P (binary units, 64G or 64GiB), or a plain number of GiB"
 
 
@@ -44,7 +47,10 @@ def _parse_text(text: str) -> int:
             )
         raise ParseError(f"size '{text}' is not understood; {_ALLOWED}")
     factor = 1 if match["bytes"] else _FACTORS[match["unit"] or "G"]
-    return _whole_kib(Fraction(match["number"]) * factor)
+    size = _whole_kib(Fraction(match["number"]) * factor)
+    if size > LARGEST:
+        raise ParseError(f"size '{text}' is more than a disk can have; write less than 8192P")
+    return size
 
 
 def _whole_kib(exact: Fraction) -> int:

@@ -19,7 +19,7 @@ SLOT_COUNT = MappingProxyType(
 )
 #: The buses that a guest's ordinary drives hang on.
 DISK_BUSES = ("ide", "sata", "scsi", "virtio")
-_SLOT = re.compile(r"(?P<bus>ide|sata|scsi|virtio|efidisk|tpmstate|unused)(?P<index>0|[1-9]\d*)")
+_SLOT = re.compile(r"(?P<bus>ide|sata|scsi|virtio|efidisk|tpmstate|unused)(?P<index>0|[1-9][0-9]{0,2})")
 
 
 @dataclass(frozen=True, slots=True, order=True)

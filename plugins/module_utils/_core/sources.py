@@ -14,7 +14,7 @@ from .drive import Drive, make_drive, new_volume
 from .guest import Guest
 from .layout import Disk
 from .options import STRUCTURAL, TABLE
-from .projection import TPM_SIZE, can_hotplug, new_drive
+from .projection import TPM_SIZE, can_hotplug, keeps_volume, new_drive
 from .size import allocation_gib, human_size
 from .slot import Slot, find_slot
 from .storage import Storage
@@ -73,6 +73,15 @@ def enough_space(draft: Draft, disk: Disk, storage: Storage, size: int) -> bool:
         "free some space, or use another storage",
     )
     return False
+
+
+def _content_of(volume: str) -> str | None:
+    """What PVE keeps a volume for when that is no disk, told by its name; ``None`` for a guest's volume.
+
+    Source: pve-storage 9.1.7, ``parse_volname`` of ``Plugin.pm``.
+    """
+    folder, slash, _name = volume.partition(":")[2].partition("/")
+    return folder if slash and folder in ("iso", "import", "vztmpl", "backup", "snippets") else None
 
 
 def create(draft: Draft, disk: Disk) -> None:
@@ -143,6 +152,7 @@ def _create_special(draft: Draft, disk: Disk) -> None:
         draft.needs_stop(disk.slot, "state", "present", f"{disk.slot} can't be added while the guest runs")
     if disk.cloudinit:
         others = [slot for slot, drive in draft.guest.configured.drives.items() if drive.is_cloudinit]
+        others += [a.slot for a in draft.actions if isinstance(a, Create) and a.slot and a.drive.is_cloudinit]
         if others:
             draft.refuse(
                 disk.slot, "cloudinit", "true", f"{others[0]} is the cloud-init drive already", "a guest can have one"
@@ -179,6 +189,10 @@ def _create_import(draft: Draft, disk: Disk) -> None:
     volume = draft.facts.volumes.get(source)
     if volume is None and not source.startswith("/"):
         draft.refuse(disk.slot, "import_from", source, "there is no such volume", "name a volume as PVE lists it")
+        return
+    if _content_of(source) not in (None, "import"):
+        problem = f"PVE imports disks and images, and this is of the content type {_content_of(source)}"
+        draft.refuse(disk.slot, "import_from", source, problem, "put the image where the content type is import")
         return
     size = volume.size if volume else None
     if size is not None and disk.size is not None and disk.size < size and not disk.minimum:
@@ -227,7 +241,8 @@ def attach(draft: Draft, disk: Disk, current: Drive | None) -> None:
     )
     elsewhere = {resolve_volume(draft.guest, other.volume) for other in draft.layout.disks if other.volume}
     swapped = current is not None and current.volume in elsewhere
-    draft.add(Attach(disk.slot, base.with_options(wanted_options(disk)), current, swapped))
+    kept = current is None or keeps_volume(current, draft.guest.vmid)
+    draft.add(Attach(disk.slot, base.with_options(wanted_options(disk)), current, swapped, kept))
 
 
 def _may_attach(draft: Draft, disk: Disk, volume: str) -> bool:
@@ -239,6 +254,10 @@ def _may_attach(draft: Draft, disk: Disk, volume: str) -> bool:
         draft.refuse(disk.slot, "volume", volume, f"{arriving[0]} is to receive it too", "declare it for one slot")
     elif draft.facts.volumes.get(volume) is None and not volume.startswith("/"):
         draft.refuse(disk.slot, "volume", volume, "there is no such volume", "name a volume as PVE lists it")
+    elif (content := _content_of(volume)) is not None:
+        remedy = {"iso": f"write iso: {volume}", "import": f"write import_from: {volume}"}
+        problem = f"it is no disk's volume, but of the content type {content}"
+        draft.refuse(disk.slot, "volume", volume, problem, remedy.get(content, "name a disk's volume"))
     elif owner is not None and owner != draft.guest.vmid:
         draft.refuse(
             disk.slot,
@@ -290,7 +309,7 @@ def switch(draft: Draft, disk: Disk, source: Slot, before: Drive) -> None:
     drive = make_drive(before.volume, kept.items()).with_options(wanted_options(disk))
     unplugged = source not in draft.guest.configured.drives
     if draft.guest.running and not unplugged:
-        _check_live_switch(draft, disk, source)
+        _check_live_switch(draft, disk, source, before)
     listed = draft.guest.configured.boot
     follows = listed is not None and str(source) in listed.devices
     draft.consumed.add(source)
@@ -302,7 +321,22 @@ def wanted_options(disk: Disk) -> dict[str, str | None]:
     return {**disk.options, **dict.fromkeys(disk.unset)}
 
 
-def _check_live_switch(draft: Draft, disk: Disk, source: Slot) -> None:
+def survives_unplugging(drive: Drive, vmid: int) -> bool:
+    """Whether a drive can be found again between the two calls that move it to another slot of a running guest.
+
+    PVE keeps the guest's own volumes as unused ones, and an image is nobody's. The volume of another guest and a path
+    would be named by the notes alone, which anybody who may edit the guest can write.
+    """
+    if drive.is_cdrom:
+        return drive.owner is None and not drive.volume.startswith("/")
+    return keeps_volume(drive, vmid)
+
+
+def _check_live_switch(draft: Draft, disk: Disk, source: Slot, before: Drive) -> None:
+    if not survives_unplugging(before, draft.guest.vmid):
+        reason = f"PVE does not keep {before.volume} as an unused volume while it is in no slot"
+        draft.needs_stop(disk.slot, "moved_from", source, reason)
+        return
     for slot in (source, disk.slot):
         if not can_hotplug(slot, draft.guest):
             draft.needs_stop(
@@ -334,9 +368,14 @@ def media(draft: Draft, disk: Disk, current: Drive | None) -> None:
     if wanted == current:
         return
     changes = current is None or wanted.volume != current.volume
-    if changes and wanted.storage is not None and draft.facts.volumes.get(wanted.volume) is None:
+    known = ("none", "cdrom") if wanted.storage is None else (name for name, one in draft.facts.volumes.items() if one)
+    if changes and wanted.volume not in known and not wanted.volume.startswith("/"):
         draft.refuse(
             disk.slot, "iso", wanted.volume, "there is no such image", "name an image as PVE lists it, or none"
         )
+        return
+    if changes and wanted.owner is not None:
+        problem = f"it is the volume of a disk of guest {wanted.owner}"
+        draft.refuse(disk.slot, "iso", wanted.volume, problem, "name an image as PVE lists it, or none")
         return
     draft.add(Media(disk.slot, wanted, current))

@@ -72,15 +72,18 @@ def compile_condition(text: str) -> Condition:
         raise DiskwrightError("policies need the Python library jmespath; install it where this runs")
     try:
         expression = jmespath.compile(text)
+        literals: dict[str, set[object]] = {}
+        problems = list(dict.fromkeys(_check(expression.parsed, literals)))
+        test = None if problems else _test(expression.parsed)
     except jmespath.exceptions.JMESPathError as error:
         raise ParseError(_syntax(text, error)) from error
-    literals: dict[str, set[object]] = {}
-    problems = list(dict.fromkeys(_check(expression.parsed, literals)))
-    if problems:
+    except (RecursionError, ValueError) as error:
+        raise ParseError("the condition is too long, or holds a number that is; make several rules of it") from error
+    if test is None:
         raise ParseError("; ".join(problems))
     frozen = {path: frozenset(values) for path, values in literals.items()}
     needs_choices = any(path.partition(".")[0] in (CHOSEN, FIXED) for path in frozen)
-    return Condition(text, MappingProxyType(frozen), needs_choices, _test(expression.parsed))
+    return Condition(text, MappingProxyType(frozen), needs_choices, test)
 
 
 def _test(node: _Node) -> Test:
@@ -260,7 +263,7 @@ def _literal_list(node: _Node) -> list[object] | None:
 
 
 def _hashable(value: object) -> object:
-    return tuple(value) if isinstance(value, list) else str(value) if isinstance(value, dict) else value
+    return tuple(map(_hashable, value)) if isinstance(value, list) else str(value) if isinstance(value, dict) else value
 
 
 def _unknown(path: str) -> str | None:

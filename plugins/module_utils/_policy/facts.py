@@ -107,7 +107,7 @@ def _number(_fact: Fact, value: object) -> object:
 
 def _version(_fact: Fact, value: object) -> object:
     """Two numbers become one that compares as versions do; a second number above nine counts as nine."""
-    match = re.fullmatch(r"(\d+)(?:\.(\d+))?(?:[.+~-].*)?", str(value).strip())
+    match = re.fullmatch(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?(?:[.+~-].*)?", str(value).strip())
     return None if match is None or isinstance(value, bool) else int(match[1]) + min(int(match[2] or 0), 9) / 10
 
 

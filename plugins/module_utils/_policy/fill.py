@@ -10,11 +10,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from .._core.drive import Drive
+from .._core.drive import Drive, make_drive
 from .._core.guest import Guest
 from .._core.layout import Disk, Layout
 from .._core.options import TABLE
-from .._core.slot import DISK_BUSES
+from .._core.slot import DISK_BUSES, find_slot
+from .._core.sources import resolve_volume
 from .._core.storage import Storage
 from .choices import CHOICES
 from .engine import DECIDED, Choice, Policy, Recommendation, recommend
@@ -75,9 +76,10 @@ class Adviser:
             if not self._applies(guest, disk):
                 continue
             current = _current(guest, disk)
-            storage = storages.get(disk.storage or (current.storage if current else None) or "")
+            image = _image(guest, disk, current)
+            storage = storages.get(disk.storage or (image.storage if image else None) or "")
             facts = self.known.facts(guest, storage, self.pve_version, layout.facts)
-            fixed = _fixed(disk, current, scsihw or _controller(guest))
+            fixed = _fixed(disk, image, scsihw or _controller(guest))
             found = recommend(fixed, facts, self.policy)
             warnings += _warnings(guest, disk, found)
             new = tuple(_fill(disk, current, found))
@@ -104,16 +106,23 @@ def _current(guest: Guest, disk: Disk) -> Drive | None:
     return drives.get(disk.slot) or (drives.get(disk.moved_from) if disk.moved_from else None)
 
 
+def _image(guest: Guest, disk: Disk, current: Drive | None) -> Drive | None:
+    """The volume that the slot will hold, where that is there already: an attached one, or the present one."""
+    volume = resolve_volume(guest, disk.volume) if disk.volume else None
+    by_number = disk.volume is not None and find_slot(disk.volume) is not None
+    return current if volume is None or (by_number and current is not None) else make_drive(volume)
+
+
 def _controller(guest: Guest) -> str | None:
     """The guest's controller, where that is decided: PVE's default counts as soon as a disk hangs on it."""
     used = any(slot.bus == "scsi" for slot in guest.configured.drives)
     return guest.configured.scsihw or ("lsi" if used else None)
 
 
-def _fixed(disk: Disk, current: Drive | None, scsihw: str | None) -> dict[str, str | None]:
+def _fixed(disk: Disk, there: Drive | None, scsihw: str | None) -> dict[str, str | None]:
     """What is decided already: the slot's bus, what the user says, and the format of an image that is there."""
     fixed: dict[str, str | None] = {"bus": disk.slot.bus}
-    image = disk.format or (current.format if current is not None else None)
+    image = disk.format or (there.format if there is not None else None)
     if image is not None:
         fixed["format"] = image
     if scsihw is not None:

@@ -55,8 +55,8 @@ def load_policy(
     :param places: where each of the site's rules stands, ``rules.yml, line 12``; without one its number is named.
     :raises PolicyError: for everything that is wrong, together.
     """
-    if name not in POLICIES:
-        raise PolicyError(f"there is no policy '{name}'; there are {', '.join(POLICIES)}{nearest(name, POLICIES)}")
+    if not isinstance(name, str) or name not in POLICIES:
+        raise PolicyError(f"there is no policy '{name}'; there are {', '.join(POLICIES)}{nearest(str(name), POLICIES)}")
     site = _Site({rule.id: rule for rule in POLICIES[name]})
     if isinstance(site_rules, (str, bytes, Mapping)) or not isinstance(site_rules, Iterable):
         raise PolicyError(f"rules are a list of dictionaries, not {_kind(site_rules)}; write for example [{_EXAMPLE}]")
@@ -171,7 +171,7 @@ def _when(value: object, default: str, problems: list[str]) -> str:
 def _bound(key: str, value: object, default: str, problems: list[str]) -> str:
     if value is None:
         return default
-    if isinstance(value, bool) or not re.fullmatch(r"\d+(\.\d+)?", str(value)):
+    if isinstance(value, bool) or not re.fullmatch(r"[0-9]{1,4}(\.[0-9]{1,4})?", str(value)):
         problems.append(f"{key} '{value}' is no version; write for example {key}: '9.0'")
         return default
     return str(value)
@@ -227,7 +227,7 @@ def _check_together(rules: Mapping[str, Rule], site: _Site) -> None:
 
 
 def _version(value: str | float | None) -> tuple[int, int]:
-    match = re.match(r"(\d+)(?:\.(\d+))?", str(value or ""))
+    match = re.match(r"([0-9]{1,4})(?:\.([0-9]{1,4}))?", str(value or ""))
     return (int(match[1]), int(match[2] or 0)) if match else _TODAY
 
 

@@ -10,6 +10,7 @@ One guest's failure is that guest's failure: the others go on.
 from __future__ import annotations
 
 import contextlib
+import traceback
 import typing as t
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
@@ -199,3 +200,10 @@ class Convergence:
             work(job)
         except DiskwrightError as error:
             job.error = f"{job.label}: {error}"
+        except Exception as error:  # noqa: BLE001 - what others have had done to them must not be lost for it
+            where = traceback.extract_tb(error.__traceback__)[-1]
+            name = where.filename.replace("\\", "/").rpartition("/")[2]
+            job.error = (
+                f"{job.label}: this should not happen, please report it: {type(error).__name__}: {error} "
+                f"({name}, line {where.lineno}); look at the guest before you run again"
+            )

@@ -54,7 +54,8 @@ class Endpoint:
         host, port = _host_and_port(options.get("api_host") or "", options.get("api_port"))
         user, token_id = _user_and_token(options.get("api_user") or "", options.get("api_token_id") or "")
         password = options.get("api_password") or None
-        secret = options.get("api_token_secret") or None
+        # A secret that was read from a file ends with a newline, which no header can carry.
+        secret = (options.get("api_token_secret") or "").strip() or None
         if password and "!" in (options.get("api_user") or ""):
             raise DiskwrightError(
                 "api_user names an API token, which has no password: give api_token_secret, or api_user without '!…'"
@@ -138,6 +139,10 @@ def _user_and_token(user: str, token_id: str) -> tuple[str, str | None]:
 
 def _check_token(token_id: str | None, secret: str | None) -> None:
     if token_id and secret:
+        # They travel in a header. What it can't carry is found here: http.client's error would repeat the secret.
+        for name, value in (("api_token_id", token_id), ("api_token_secret", secret)):
+            if not re.fullmatch(r"[!-~]+", value):
+                raise DiskwrightError(f"{name} holds a blank, a control character or a letter that no token has")
         return
     if token_id:
         raise DiskwrightError(f"api_token_secret is missing for the token {token_id} (or PROXMOX_TOKEN_SECRET)")

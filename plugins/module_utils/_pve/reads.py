@@ -17,7 +17,7 @@ from .._core.guest import Guest, PendingRow, Snapshot, Volume, read_guest
 from .._core.plan import Facts
 from .._core.planner import find_needs
 from .._core.storage import Storage
-from .client import ApiError, path
+from .client import ApiError, AuthenticationError, ConnectionFailedError, path
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -102,8 +102,17 @@ class Cluster:
         self._asked_nodes = True
         for node in self._client.get(path("nodes")):
             if node.get("status") == "online":
-                for row in self._client.get(path("nodes", node["node"], "qemu")):
+                for row in self._guests_on(str(node["node"])):
                     self._remember(_entry(row, str(node["node"])))
+
+    def _guests_on(self, node: str) -> list[Mapping[str, t.Any]]:
+        """A node's own list; empty when the node does not answer, which says nothing about the others."""
+        try:
+            return list(self._client.get(path("nodes", node, "qemu")))
+        except (AuthenticationError, ConnectionFailedError):
+            raise
+        except ApiError:
+            return []
 
 
 def _entry(row: Mapping[str, t.Any], node: str) -> GuestEntry:

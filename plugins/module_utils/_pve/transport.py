@@ -44,7 +44,7 @@ class Answer:
     def data(self, method: str, path: str) -> t.Any:
         try:
             document = json.loads(self.content) if self.content else {}
-        except ValueError:
+        except (ValueError, RecursionError):
             document = None
         if 200 <= self.status < 300:
             if isinstance(document, dict) and "data" in document:
@@ -125,6 +125,10 @@ class Lines:
         except (OSError, http.client.HTTPException) as error:
             line.close()
             raise ApiError(method, path, 0, self._broken(error)) from error
+        except ValueError:  # http.client's text repeats the header, and with it the secret
+            line.close()
+            text = "nothing was sent, because a header can't carry the user's name or the credentials; check them"
+            raise ConnectionFailedError(method, path, text, permanent=True) from None
         self._idle.append(line)
         return Answer(response.status, _unicode(response.reason), content, opened)
 

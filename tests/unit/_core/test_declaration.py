@@ -61,6 +61,13 @@ def test_hosts_have_names_of_their_own() -> None:
     }  # fmt: skip
 
 
+def test_no_guest_takes_the_name_that_another_one_got() -> None:
+    named = [(101, "a"), (102, "a"), (103, "a-101"), (104, ""), (105, "vm104")]
+    hosts = declare_guests([{"vmid": vmid, "name": name, "drives": {}} for vmid, name in named])
+    assert [words["proxmox_vmid"] for words in hosts.values()] == [101, 102, 103, 104, 105]
+    assert list(hosts) == ["a-101", "a-102", "a-101-103", "vm104", "vm104-105"]
+
+
 def test_the_controller_is_declared_where_the_guest_names_one() -> None:
     found = declare_guests([guest(1, "a", "virtio-scsi-single"), guest(2, "b")])
     assert found["a"]["proxmox_disks_scsihw"] == "virtio-scsi-single"

@@ -54,6 +54,7 @@ def test_journal_replaces_the_one_before() -> None:
         "",
         "notes",
         "<!-- diskwright: {broken} -->",
+        f'<!-- diskwright: {{"switch": {"[" * 3000}{"]" * 3000}}} -->',
         '<!-- diskwright: {"switch": {"scsi1": ""}} -->',
         '<!-- diskwright: {"switch": ["scsi1"]} -->',
         '<!-- diskwright: {"start": "yes"} -->',

@@ -107,7 +107,10 @@ def test_canonical(name: str, value: object, stored: str) -> None:
         ("serial", "", "a text of 1 to 20 characters"),
         ("serial", "x" * 21, "a text of 1 to 20 characters"),
         ("wwn", "5000c50015ea71aa", r"a text that matches 0x[0-9a-fA-F]{16}"),
-        ("vendor", "ninechars", r"a text that matches [A-Za-z0-9\-_\s]{1,8}"),
+        ("vendor", "ninechars", r"a text that matches [A-Za-z0-9\-_ \t]{1,8}"),
+        ("product", "two\nlines", r"a text that matches [A-Za-z0-9\-_ \t]{1,16}"),
+        ("iops", "1e99999", "a whole number of at least 0"),
+        ("mbps", "1e18", "a number of at least 0"),
     ],
 )
 def test_what_is_not_allowed(name: str, value: object, allowed: str) -> None:

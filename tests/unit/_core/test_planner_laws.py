@@ -9,8 +9,13 @@ from collections.abc import Callable
 
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.actions import CallKind
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.drive import Drive
-from ansible_collections.diskwright.proxmox.plugins.module_utils._core.guest import Guest, Hardware
-from ansible_collections.diskwright.proxmox.plugins.module_utils._core.layout import Layout
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.guest import (
+    Guest,
+    Hardware,
+    PendingRow,
+    read_guest,
+)
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.layout import Layout, read_layout
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.options import STRUCTURAL, TABLE
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.plan import Plan
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.propstring import parse
@@ -158,3 +163,17 @@ def test_laws(situation: Situation) -> None:
     plan = WORLD.plan(*situation)
     for law in LAWS:
         law(situation, plan)
+
+
+def test_a_volume_that_would_find_no_number_is_refused() -> None:
+    """PVE keeps 256 unused volumes, and fails in the middle of the call when there is one more."""
+    rows = [PendingRow(f"unused{number}", f"local-lvm:vm-100-disk-{number + 1}") for number in range(256)]
+    rows.append(PendingRow("scsi1", "local-lvm:vm-100-disk-0,size=32G"))
+    guest = read_guest(100, "web1", "pve1", rows, running=False)
+    detached = {"slot": "scsi1", "state": "detached"}
+    layout, _refusals = read_layout({"vmid": 100, "disks": [detached]})
+    freed = {"slot": "unused7", "state": "absent"}  # which comes last, in a call of its own
+    more, _refusals = read_layout({"vmid": 100, "disks": [detached, freed]}, Layout(allow_destroy=True))
+    for wanted in (layout, more):
+        (refusal,) = WORLD.plan(guest, wanted).refusals
+        assert "PVE keeps 256 unused volumes of a guest at most" in str(refusal)

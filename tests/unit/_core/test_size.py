@@ -48,10 +48,35 @@ def test_user_sizes(written: str | float, size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "written", ["", "G", "-1", "-1G", "+5G", "1e3", "64g", ".5", "5.", "1,5G", "64Gi", "inf", "1 2"]
+    "written",
+    [
+        "",
+        "G",
+        "\N{SUPERSCRIPT TWO}G",
+        "9" * 5000,
+        "9" * 5000 + "G",
+        "0." + "1" * 5000,
+        "-1",
+        "-1G",
+        "+5G",
+        "1e3",
+        "64g",
+        ".5",
+        "5.",
+        "1,5G",
+        "64Gi",
+        "inf",
+        "1 2",
+    ],
 )
 def test_what_is_no_size(written: str) -> None:
     with pytest.raises(ParseError, match="is not understood; write a number with K, M, G, T or P"):
+        parse_size(written)
+
+
+@pytest.mark.parametrize("written", ["8192P", "99999999P", "9" * 30])
+def test_what_no_disk_can_have(written: str) -> None:
+    with pytest.raises(ParseError, match="is more than a disk can have; write less than 8192P"):
         parse_size(written)
 
 

@@ -22,7 +22,8 @@ def test_first_and_last_slot_of_each_bus(bus: str, count: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "scsi", "scsi01", "scsi-1", "scsi1 ", "SCSI0", "nvme0", "scsihw", "net0", "unused"]
+    "text",
+    ["", "scsi", "scsi01", "scsi-1", "scsi1 ", "SCSI0", "nvme0", f"scsi{'9' * 5000}", "scsihw", "net0", "unused"],
 )
 def test_what_is_no_slot(text: str) -> None:
     assert find_slot(text) is None

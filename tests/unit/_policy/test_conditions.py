@@ -105,6 +105,19 @@ def test_what_the_author_of_a_bad_condition_is_told(text: str, said: str) -> Non
     assert said in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    "text", [" && ".join(["guest.running"] * 5000), f"{'(' * 5000}guest.running{')' * 5000}", f"guest[{'9' * 5000}]"]
+)
+def test_a_condition_without_end_is_refused_in_words(text: str) -> None:
+    with pytest.raises(ParseError, match="the condition is too long"):
+        compile_condition(text)
+
+
+def test_a_value_that_is_nested_is_no_value() -> None:
+    with pytest.raises(ParseError, match="guest.os_family is never"):
+        compile_condition('contains(`[[{"a": 1}]]`, guest.os_family)')
+
+
 def test_all_that_is_wrong_is_reported_together() -> None:
     with pytest.raises(ParseError) as caught:
         compile_condition("guest.a == 'x' && need.b && storage.c == 'y'")

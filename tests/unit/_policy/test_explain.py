@@ -114,6 +114,8 @@ def test_explain_takes_what_recommend_returns() -> None:
         ("recommend", ("scsi0",), "'scsi0' is no dictionary; give a disk as proxmox_disks declares it, or {}"),
         ("recommend", ({}, {"gest": {}}), "'gest' is no group of facts"),
         ("recommend", ({}, {}, "best"), "there is no policy 'best'"),
+        ("recommend", ({}, {}, ["current"]), "there is no policy '['current']'"),
+        ("recommend", ({}, {}, "current", True), "rules are a list of dictionaries, not True"),
         ("recommend", ({}, {}, "current", [{"id": "a"}]), "rule 1 ('a'): when is missing"),
         ("explain", ("raw",), "'raw' is no dictionary; explain takes what recommend returns"),
         ("explain", ({"choices": {}},), "that is no recommendation; explain takes what recommend returns"),

@@ -595,6 +595,14 @@ def test_proxy_of_another_kind(connect: Connect, monkeypatch: pytest.MonkeyPatch
     assert PROXY_SECRET not in texts(refusal.value)
 
 
+def test_a_header_that_cannot_be_sent_shows_no_secret(serve: Serve, connect: Connect) -> None:
+    server = serve(lambda _request: Reply(data={}))
+    client = connect(server.port, token_id="disks", token_secret="t0ken-secret\n")
+    with pytest.raises(ConnectionFailedError, match="check them") as refusal:
+        client.get("/version")
+    assert "t0ken" not in "".join(traceback.format_exception(refusal.value))
+
+
 def test_repr_of_a_client_shows_no_secret(serve: Serve, connect: Connect) -> None:
     client = connect(serve(echo).port)
     assert "root@pam" in repr(client)

@@ -61,6 +61,18 @@ def test_token(user: str, token_id: str | None, expected: tuple[str, str]) -> No
     assert made.password is None
 
 
+def test_a_secret_that_was_read_from_a_file_ends_with_a_newline() -> None:
+    made = endpoint(api_password=None, api_token_id="disks", api_token_secret="t0ken-secret\n")
+    assert made.token_secret == "t0ken-secret"
+
+
+@pytest.mark.parametrize("end", ["\r\nX: y", "\N{EURO SIGN}", " x", "\0"])
+def test_a_secret_that_no_header_can_carry_is_refused_and_not_shown(end: str) -> None:
+    with pytest.raises(DiskwrightError, match="api_token_secret holds") as refusal:
+        endpoint(api_password=None, api_token_id="disks", api_token_secret=f"t0ken-secret{end}")
+    assert "t0ken" not in str(refusal.value)
+
+
 def test_password_goes_before_a_token() -> None:
     made = endpoint(api_token_id="disks", api_token_secret="t0ken-secret")
     assert (made.password, made.token_id, made.token_secret) == ("p4ssword", None, None)

@@ -64,3 +64,25 @@ def test_the_other_options_of_a_guest_and_pves_own_spellings() -> None:
 def test_a_wrong_shape_is_named(layer: object, message: str) -> None:
     with pytest.raises(AnsibleFilterError, match=message):
         guest_layouts({"a": {"proxmox_disks": layer}}, ["a"])
+
+
+@pytest.mark.parametrize(
+    ("variables", "message"),
+    [
+        ({"proxmox_vmid": "db1"}, "a: proxmox_vmid: 'db1' is no number of a guest"),
+        ({"proxmox_vmid": True}, "a: proxmox_vmid: 'True' is no number of a guest"),
+        ({"proxmox_need": "database"}, "a: proxmox_need: 'database' is no dictionary"),
+        ({"proxmox_disks_facts": ["guest"]}, "a: proxmox_disks_facts: .* is no dictionary"),
+        ({"proxmox_need": {"workload": "database"}, "proxmox_disks_facts": {"need": 1}}, "need: '1' is no dictionary"),
+    ],
+)
+def test_a_wrong_variable_is_named(variables: dict[str, object], message: str) -> None:
+    with pytest.raises(AnsibleFilterError, match=message):
+        guest_layouts({"a": {"proxmox_disks": {"scsi0": {}}, **variables}}, ["a"])
+
+
+def test_hosts_that_there_are_not_and_what_is_no_list_of_hosts() -> None:
+    with pytest.raises(AnsibleFilterError, match="the inventory has no host 'b'"):
+        guest_layouts({"a": {}}, ["b"])
+    with pytest.raises(AnsibleFilterError, match="it takes the variables of hosts and a list of names"):
+        guest_layouts({"a": {}}, "a")
