@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import pytest
 from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.iso9660 import IsoImage
 from e2e import injecting
 from e2e.kit import Run, Task, run_playbook, token_env
@@ -93,16 +94,7 @@ def test_a_guest_that_was_rolled_back_fails_the_play_once(tmp_path: Path) -> Non
         assert line.startswith("win1                122  rolled_back   sata0    Windows refused (stage)")
 
 
-def test_what_a_host_says_comes_before_what_the_play_says(tmp_path: Path) -> None:
-    inventory = {"all": {"hosts": {"any": {"proxmox_vmid": VMID, "proxmox_windows": {"snapshot": "never"}}}}}
-    with migratable(tmp_path / "lab", config={"sata1": "thick:vm-122-disk-0,size=64M"}) as lab:
-        refused = run(lab, tmp_path, entry="migrate")
-        assert refused.code == 2
-        assert "no snapshot can be made of it (sata1: thick, which is lvm, takes no snapshots)" in refused.text
-        assert writes(lab) == []
-        assert run(lab, tmp_path, entry="migrate", inventory=inventory).code == 0
-
-
+@pytest.mark.slow
 @injecting.needs_it
 def test_without_an_agent_the_drivers_are_put_into_the_disk_on_the_node(tmp_path: Path) -> None:
     """A real NTFS volume with the registry of a Windows; one other guest has none, and is started again as it was."""
