@@ -167,7 +167,7 @@ notes:
   - Do not run it for guests that share disks with others.
   - The user needs the rights C(VM.Audit), C(VM.Config.Disk), C(VM.Config.CDROM), C(VM.Config.HWType),
     C(VM.Config.Options), C(VM.PowerMgmt), C(VM.Snapshot) and C(VM.GuestAgent.Unrestricted) (before Proxmox VE 9
-    C(VM.Monitor)) on the guests, and C(Datastore.AllocateSpace) and C(Datastore.Audit) on their storages.
+    C(VM.Monitor)) on the guests, and C(Datastore.AllocateSpace) on their storages and on that of the ISO.
 seealso:
   - module: diskwright.proxmox.windows_migrate_info
   - module: diskwright.proxmox.windows_inject

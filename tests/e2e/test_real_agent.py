@@ -192,7 +192,7 @@ def test_mbr_with_a_logical_partition_in_lvm(clean: World) -> None:
 
 def test_a_physical_volume_on_the_whole_disk(clean: World) -> None:
     clean.guest.sh(
-        "pvcreate -q -y /dev/vdb; vgcreate -q vg1 /dev/vdb; lvcreate -q -y -l 50%FREE -n one vg1;"
+        "pvcreate -q -y /dev/vdb; vgcreate -q vg1 /dev/vdb; lvcreate -q -y -l 80%FREE -n one vg1;"
         "lvcreate -q -y -l 100%FREE -n two vg1; mkfs.xfs -q -f /dev/vg1/one; mkfs.ext4 -q /dev/vg1/two;"
         "mount /dev/vg1/one /mnt/a; mount /dev/vg1/two /mnt/b"
     )

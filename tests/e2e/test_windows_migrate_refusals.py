@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible import migration
 from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.windows_migrate import (
+    WindowsMigrate,
     WindowsMigrateInfo,
     info_spec,
     wishes_spec,
 )
 from e2e import rig
 from e2e.kit import client
-from e2e.migrations import CONFIG, ISO, VMID, hardware, inside, migratable, migrate
+from e2e.migrations import CONFIG, ISO, VMID, hardware, inside, migratable, migrate, parameters
 from e2e.test_windows_migrate import writes
 from lab import Lab
 
@@ -128,6 +129,46 @@ def standings(lab: Lab, **params: Any) -> list[dict[str, Any]]:
         work = WindowsMigrateInfo(connection, {**defaults, "task_timeout": 60, **params})
         work.prepare()
         return list(work.result(executed=False).data["guests"])
+
+
+ON_GUESTS = ["VM.Audit", "VM.Config.CDROM", "VM.Config.Disk", "VM.Config.HWType", "VM.Config.Options"]
+ON_GUESTS += ["VM.GuestAgent.Unrestricted", "VM.PowerMgmt", "VM.Snapshot"]
+ON_STORAGES = ["Datastore.AllocateSpace"]
+FEWER = {"all": [*ON_GUESTS, *ON_STORAGES]}
+FEWER |= {f"without {one}": [right for right in FEWER["all"] if right != one] for one in FEWER["all"]}
+
+
+def test_least_privileges(tmp_path: Path) -> None:
+    """With what the documentation names it works; without one of it nothing is done, or it goes back and says why."""
+    users = {f"u{number}@pve": rights for number, rights in enumerate(FEWER.values())}
+    guests = []
+    for vmid, _user in enumerate(users, 200):
+        config = {key: text.replace("122", str(vmid)) for key, text in {**CONFIG, "scsihw": "lsi"}.items()}
+        words = {"running": True, "agent": {"windows": "2022"}, "config": config}
+        guests.append({"vmid": vmid, "name": f"win{vmid}", **words})
+    tokens = {"tokens": {"t": {"privsep": False}}}
+    seed = {
+        "files": {ISO: {"text": "drivers\n", "times": 1000}},
+        "users": {"root@pam": {"tokens": {"test": {"privsep": False}}}, **dict.fromkeys(users, tokens)},
+        "roles": {f"R{user[:-4]}": rights for user, rights in users.items()},
+        "acl": [
+            {"path": path, "role": f"R{user[:-4]}", "to": user} for user in users for path in ("/vms", "/storage")
+        ],
+    }
+    with rig.started(tmp_path, guests, **seed) as lab:
+        for vmid, (case, user) in enumerate(zip(FEWER, users, strict=True), 200):
+            before = hardware(lab, vmid)
+            with client(lab, f"{user}!t") as connection:
+                work = WindowsMigrate(connection, parameters(vmid=vmid))
+                work.prepare()
+                work.execute()
+                result = work.result(executed=True)
+            if case == "all":
+                assert result.failure is None
+                continue
+            assert case.removeprefix("without ") in (result.failure or "") or "no such guest" in (result.failure or "")
+            assert hardware(lab, vmid) == before, case
+            assert lab.guest(vmid).running
 
 
 def test_where_guests_stand(tmp_path: Path) -> None:

@@ -131,10 +131,11 @@ class Migrator:
         :raises DiskwrightError: the guest can't be read, or its journal.
         """
         self._guest = guest = read_again(self._client, self._guest)
-        if ask_windows or not guest.running:
-            self._windows = self._ask_windows() if guest.running else None
-        entries, _parent = snapshots.read_entries(self._client, guest)
         journal = read_note(guest.configured.description)
+        if ask_windows or not guest.running:
+            # Later the state machine waits for it, for as long as the user says.
+            self._windows = self._ask_windows(1 if journal else _PINGS) if guest.running else None
+        entries, _parent = snapshots.read_entries(self._client, guest)
         return Situation(
             guest=guest,
             wishes=self._wishes,
@@ -149,22 +150,22 @@ class Migrator:
             memory=self._memory,
         )
 
-    def _ask_windows(self) -> Windows | None:
+    def _ask_windows(self, pings: int) -> Windows | None:
         """What Windows says, ``None`` when it says nothing; what went wrong is in :attr:`_heard`."""
         self._heard = ""
         if not agent_enabled(self._guest):
             return None
         try:
-            return self._inside.gather() if self._is_answered() else None
+            return self._inside.gather() if self._is_answered(pings) else None
         except NoAgentError:
             return None
         except AgentError as error:
             self._heard = self._sentence(error)
             return None
 
-    def _is_answered(self) -> bool:
+    def _is_answered(self, pings: int) -> bool:
         """Whether its agent answers. A Windows that is busy may be silent for a moment."""
-        for number in range(_PINGS):
+        for number in range(pings):
             if number:
                 self._sleep(_PING_PAUSE)
             if self._agent.answers():

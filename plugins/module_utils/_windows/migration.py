@@ -114,7 +114,7 @@ def _turned_back(now: Situation, journal: Journal) -> Step | End | None:
     if journal.phase in (Phase.COMMIT, Phase.BACK):
         return End(State.STUCK, f"{_where(journal)}: {trouble}; run again") if trouble else None
     if now.wishes.verdict == "roll_back":
-        return _back(now, trouble or "the user said so (verdict: roll_back)")
+        return _back(now, trouble or "it was told to (verdict: roll_back)")
     return _back(now, trouble) if trouble else None
 
 
