@@ -11,13 +11,13 @@ import ssl
 import statistics
 import sys
 import time
-from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench import bare, playbooks, scenes
+from bench.conversion import Conversions, free_gib
+from bench.rounds import Rounds, aim
 from bench.servers import API, Address, AnswerServer, LabServer
 
 #: From here on the lab counts as what holds the clients up.
@@ -28,33 +28,10 @@ TASK_SECONDS = 0.2
 LAB_WORDS = f"in the lab, whose tasks last {TASK_SECONDS} s at least"
 
 
-@dataclass
-class Rounds:
-    """The seconds of each contestant, round by round."""
-
-    seconds: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
-
-    def add(self, name: str, seconds: float) -> None:
-        self.seconds[name].append(seconds)
-
-    def median(self, name: str) -> float:
-        return statistics.median(self.seconds[name])
-
-    def line(self, name: str, text: str) -> str:
-        times = sorted(self.seconds[name])
-        return f"  {text:<66} {self.median(name):8.2f} s   ({times[0]:.2f} to {times[-1]:.2f})"
-
-
 def timed(function: Callable[..., None], *arguments: object) -> float:
     begun = time.perf_counter()
     function(*arguments)
     return time.perf_counter() - begun
-
-
-def aim(text: str, value: float, limit: float, *, at_least: bool = False, unit: str = "x") -> None:
-    reached = value >= limit if at_least else value <= limit
-    words = f"{'at least' if at_least else 'at most'} {limit:g}{unit}"
-    print(f"  -> {text:<63} {value:8.2f}{unit}   aim: {words}, {'reached' if reached else 'MISSED'}")
 
 
 class Bench:
@@ -238,12 +215,19 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="two rounds, 200 guests, a look instead of a measurement")
     parser.add_argument("--rounds", type=int, help="how often each contestant runs (5)")
     parser.add_argument("--guests", type=int, help="guests with nothing to do (1000)")
+    parser.add_argument("--part", choices=["all", "api", "conversion"], default="all", help="what to measure (all)")
+    parser.add_argument("--gib", type=float, help="GiB of data to convert; the more the truer (4, or what fits)")
+    parser.add_argument("--folder", type=Path, default=playbooks.PLACE, help="where to convert")
     settings = parser.parse_args()
     settings.rounds = settings.rounds or (2 if settings.quick else 5)
     settings.guests = settings.guests or (200 if settings.quick else 1000)
     settings.sample = 2 if settings.quick else 4
     settings.changed = max(CREATED_GUESTS * settings.rounds, 10 if settings.quick else 50)
-    Bench(settings).run()
+    settings.gib = settings.gib or (0.5 if settings.quick else min(4.0, free_gib(settings.folder) / 12))
+    if settings.part in ("all", "api"):
+        Bench(settings).run()
+    if settings.part in ("all", "conversion"):
+        Conversions(settings.folder, settings.gib, settings.rounds).run()
 
 
 if __name__ == "__main__":

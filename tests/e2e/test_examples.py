@@ -18,6 +18,8 @@ from lab import Lab
 OURS = "diskwright.proxmox."
 # Modules that do something each time they are run, with the reason.
 REPEATED: dict[str, str] = {}
+# How the lines begin that Ansible prints around what a task says.
+NOISE = ("TASK [", "ok:", "changed:", "skipping:", "included:")
 
 
 @dataclass
@@ -141,13 +143,11 @@ def test_playbooks(playbook: Path, tmp_path: Path) -> None:
     assert lines(real) == lines(check)
     if "prints" in expected:
         assert lines(check) == expected["prints"].splitlines()
-    assert lines(again) == []
+    assert lines(again) == (lines(check) if expected.get("reads") else [])
     assert "changed=0" in again.stdout
 
 
 def lines(run: Run) -> list[str]:
     """What --diff prints, between the headlines of tasks and their status."""
     body = run.stdout.partition("TASK [")[2].partition("\n")[2].partition("PLAY RECAP")[0]
-    return [
-        line for line in body.splitlines() if line and not line.startswith(("TASK [", "ok:", "changed:", "skipping:"))
-    ]
+    return [line for line in body.splitlines() if line and not line.startswith(NOISE)]

@@ -195,7 +195,7 @@ def test_many_sources_one_refused_one_failing(site: Site) -> None:
          "virtio_drivers": "all"},
         {"path": str(truncated), "name": "broken", **guest},
     ]  # fmt: skip
-    stopped = site.run(*sources)
+    stopped = site.run(sources[-2], sources[-1])
     assert stopped.code != 0
     assert "Nothing was converted. With vmdk_import_skip_refused the others are." in stopped.text
     reason = r"broken: disk.vmdk: disk-flat.vmdk: has 5 bytes, .* \(extent-truncated\)"
@@ -250,14 +250,19 @@ def test_the_guide(site: Site, tmp_path: Path) -> None:
     for number in (1, 2):
         ova(exports, disk(1 * MIB, seed=10 + number), name=f"app{number}0")
     words = {"vmdk_import_state_dir": str(tmp_path / "state")}
-    plays = []
-    for block in blocks:
+    by_host: dict[str, dict[str, Any]] = {}
+    for block in blocks:  # what is for one host is said together, to save runs
         given = yaml.safe_load(block.replace("/srv/vmware", str(site.folder)))
-        host = "localhost" if given.get("vmdk_import_route") == "api" else "pve1"
-        role = {"role": "diskwright.proxmox.vmdk_import"}
-        plays.append({"hosts": host, "gather_facts": False, "vars": {**given, **words}, "roles": [role]})
+        said = by_host.setdefault("localhost" if given.get("vmdk_import_route") == "api" else "pve1", dict(words))
+        said |= {**given, "vmdk_import_sources": [*said.get("vmdk_import_sources", []), *given["vmdk_import_sources"]]}
+    role = {"role": "diskwright.proxmox.vmdk_import"}
+    told = {"name": "Said afterwards", "ansible.builtin.debug": {"var": "vmdk_import_report"}}
+    base = {"gather_facts": False, "roles": [role], "tasks": [told]}
+    plays = [{"hosts": host, "vars": said, **base} for host, said in by_host.items()]
     run = run_playbook(plays, site.env, inventory={"all": {"hosts": {"localhost": {}, "pve1": {}}}}, cwd=tmp_path)
     assert run.code == 0, run.text
+    told_of = [task.result["vmdk_import_report"] for task in run.tasks if task.task == "Said afterwards"]
+    assert [row["status"] for rows in told_of for row in rows] == ["imported"] * 6
     guests = {guest.conf.values["name"]: guest.vmid for guest in site.lab.cluster.guests()}
     assert sorted(guests) == ["app1", "app10", "app20", "db1", "web1", "win1"]
     assert (guests["db1"], guests["win1"]) == (120, 140)

@@ -32,6 +32,7 @@
         lock: backup
         busy: [scsi1]                      # slots that the guest does not let go
         agent: {files: {/etc/hostname: db1}}
+        # or a system that is played: agent: {windows: "2022"}, {linux: {scsi0: …}} (lab.windows, lab.linux)
 
 `volumes` of a guest lists further volumes that no key names: {local:100/vm-100-disk-9.raw: 1G}.
 """

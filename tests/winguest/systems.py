@@ -48,6 +48,8 @@ def software_tree(release: Release) -> dict[str, Any]:
         "CurrentBuildNumber": str(release.builds[0]),
         "CurrentVersion": "6.3" if major == 10 else release.version,
     }
+    if release.number >= (6, 1):
+        current["InstallationType"] = release.edition.value.title()
     if major == 10:
         current |= {"CurrentMajorVersionNumber": major, "CurrentMinorVersionNumber": minor}
     return {"Microsoft": {"Windows NT": {"CurrentVersion": current}}}

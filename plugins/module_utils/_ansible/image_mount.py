@@ -155,7 +155,7 @@ class ImageMount:
         make = left.wanted.make if left else refusals.of(lambda: mounts.check_mountpoint(self._mountpoint))
         backend = refusals.of(lambda: _backend(disk, listing, self._params["backend"]))
         if writable:
-            refusals.add(*_against_writing(disk, listing))
+            refusals.add(*against_writing(disk, listing))
         else:
             self._warnings += _running(disk)
         driver = refusals.of(lambda: _driver(disk, found, writable=writable) if found else "")
@@ -290,7 +290,8 @@ def _check_kpartx(disk: Disk, listing: Listing) -> None:
         )
 
 
-def _against_writing(disk: Disk, listing: Listing) -> Iterator[str]:
+def against_writing(disk: Disk, listing: Listing) -> Iterator[str]:
+    """Why nothing may be written to a disk, in words; nothing when it may."""
     if disk.format not in _WRITABLE_FORMATS:
         allowed = " and ".join(_WRITABLE_FORMATS)
         yield f"writable=true: {disk.name} is {disk.format}, and only {allowed} can be written to; convert it first"

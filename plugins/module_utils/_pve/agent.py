@@ -218,8 +218,9 @@ class Agent:
             except NoAgentError as error:
                 if error.permanent:
                     raise
-                if deadline.passed:
-                    raise NoAgentError(f"{error} (waited {deadline.elapsed:.0f} s)", permanent=False) from error
+                seen = str(error)
+            if deadline.passed:
+                raise NoAgentError(f"{seen} (waited {deadline.elapsed:.0f} s)", permanent=False)
             self._sleep(min(pause, deadline.remaining))
         raise AssertionError("pauses never end")
 
@@ -284,7 +285,7 @@ class Agent:
             raise AgentError(f"{self.label}: {command[0]}: {error.text}") from error
 
     def _finish(self, pid: int, name: str, deadline: Deadline) -> Finished:
-        seen = "it runs"
+        seen, gone = "it runs", False
         for pause in self._pauses():
             try:
                 status = self._ask("GET", "exec-status", {"pid": pid})
@@ -292,8 +293,7 @@ class Agent:
                 if status.get("exited"):
                     return _finished(status)
             except NoAgentError as error:
-                if error.permanent:
-                    raise LostAnswerError(f"{self.label}: {name}: {error}") from error
+                gone = error.permanent
                 seen = str(error)  # a driver that is being installed may take the agent's channel away for a moment
             except ApiError as error:
                 if _NO_PROCESS.search(error.text):
@@ -301,6 +301,8 @@ class Agent:
                 if not error.unreachable:
                     raise
                 seen = str(error)
+            if gone:
+                raise LostAnswerError(f"{self.label}: {name}: {seen}")
             if deadline.passed:
                 raise AgentTimeoutError(
                     f"{self.label}: {name}: not done after {deadline.seconds:.0f} s (process {pid}, last seen: {seen});"

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import typing as t
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
@@ -126,8 +127,7 @@ def _set(windows: Windows, settings: Mapping[str, object]) -> Windows:
     changes: dict[str, object] = {name: settings[name] for name in ("fast_startup", "san_policy") if name in settings}
     if "bitlocker" in settings:
         state = "on" if settings["bitlocker"] == "resumed" else "suspended"
-        named = settings["bitlocker_volumes"]
-        assert isinstance(named, list)
+        named = t.cast("list[str]", settings["bitlocker_volumes"])
         changes["bitlocker"] = MappingProxyType({**(windows.bitlocker or {}), **dict.fromkeys(named, state)})
     if "online" in settings:
         changes["disks"] = tuple(replace(disk, offline=False) for disk in windows.disks)

@@ -79,7 +79,7 @@ def next_step(now: Situation) -> Step | End:
 
 def _begin(now: Situation) -> Step | End:
     found = assess(now)
-    if now.wishes.verdict != "agent" and found.standing is not Standing.ON_VIRTIO and now.journal is None:
+    if now.wishes.verdict != "agent" and found.journal is not None:
         return End(State.REFUSED, f"verdict={now.wishes.verdict}: no migration of it is under way; remove verdict")
     if found.refusals:
         return End(State.REFUSED, "\n".join(str(refusal) for refusal in found.refusals))
@@ -284,8 +284,10 @@ def _as_before(now: Situation, journal: Journal) -> Step | None:
 
 
 def _without_helper(now: Situation, journal: Journal) -> Step | None:
+    """The temporary disk goes, and nothing else: whatever the notes say, a volume of the guest's own is kept."""
+    moved = {drive.volume for keys in (journal.before, journal.after) for drive in disks_in(keys).values()}
     gone = not journal.helper or now.guest.configured.unused_slot_of(journal.helper) is None
-    return None if gone else Destroy(journal.helper)
+    return None if gone or journal.helper in moved else Destroy(journal.helper)
 
 
 # ---- probation
@@ -293,8 +295,8 @@ def _without_helper(now: Situation, journal: Journal) -> Step | None:
 
 def _probation(now: Situation, journal: Journal) -> Step | End:
     guest = now.guest
-    if missing := lost(guest, journal.before):
-        return _missing(missing)
+    if absent := lost(guest, journal.before):
+        return _missing(absent)
     if differing(guest.live if guest.running else guest.configured, journal.after, _ours(journal)):
         return _switch(now, journal)
     if not guest.running:
@@ -449,8 +451,8 @@ def _letters(guard: Guard, windows: Windows) -> dict[str, str]:
 
 def _go_back(now: Situation, journal: Journal) -> Step | End:
     guest = now.guest
-    if missing := lost(guest, journal.before):
-        return _missing(missing)
+    if absent := lost(guest, journal.before):
+        return _missing(absent)
     if guest.running:
         if differing(guest.live, journal.before, _ours(journal)):
             return _stop_to_go_back(now, journal)

@@ -15,7 +15,7 @@ from ansible_collections.diskwright.proxmox.plugins.module_utils._core.definitio
     read_definition,
     read_nic,
 )
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
@@ -151,6 +151,7 @@ DECLARED = st.fixed_dictionaries(
 )
 
 
+@settings(deadline=None)
 @given(DECLARED)
 def test_what_was_written_is_no_difference(data: dict[str, Any]) -> None:
     definition = sound(**data)

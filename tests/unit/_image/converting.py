@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import random
 import subprocess
 from pathlib import Path
@@ -77,10 +78,11 @@ def look(state: Path, path: Path, **words: Any) -> Outcome:
     return conversion(state, path, words).look()
 
 
-def read_back(path: Path, image_format: str, folder: Path) -> bytes:
-    """The content of an image, as QEMU sees it."""
-    raw = folder / "read-back"
-    subprocess.run(["qemu-img", "convert", "-f", image_format, "-O", "raw", str(path), str(raw)], check=True)
+def read_back(path: Path, image_format: str, folder: Path, size: int | None = None) -> bytes:
+    """The content of an image, or its first bytes, as QEMU sees it."""
+    raw, part = folder / "read-back", {} if size is None else {"size": size}
+    image = {"driver": "raw", **part, "file": {"driver": image_format, "file": {"filename": str(path)}}}
+    subprocess.run(["qemu-img", "convert", "-O", "raw", f"json:{json.dumps(image)}", str(raw)], check=True)
     found = raw.read_bytes()
     raw.unlink()
     return found

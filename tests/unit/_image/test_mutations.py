@@ -24,7 +24,7 @@ _WRITTEN = st.one_of(
 )
 EDITS = st.lists(st.builds(Edit, st.integers(0, 3), st.integers(0, 999), _WRITTEN), min_size=1, max_size=3)
 FEW = settings(max_examples=120, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-MANY = settings(FEW, max_examples=20_000)
+MANY = settings(FEW, max_examples=5_000)
 
 
 @functools.lru_cache(maxsize=1)

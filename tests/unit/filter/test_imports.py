@@ -14,7 +14,7 @@ from ansible_collections.diskwright.proxmox.plugins.module_utils._core.layout im
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.orders import Order
 from ansible_collections.diskwright.proxmox.plugins.module_utils._policy.import_guest import label_of
 from ansible_collections.diskwright.proxmox.plugins.module_utils._policy.import_sources import Image
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 FILTERS = FilterModule().filters()
@@ -274,6 +274,7 @@ def test_disks_are_added_to_a_guest_that_is_named_by_number() -> None:
 
 
 
+@settings(deadline=None)
 @given(st.text(max_size=60))
 def test_labels_are_those_of_conversions(name: str) -> None:
     assert label_of(Image("/in/x.ova", member=name)) == Order("/in/x.ova", member=name).label or not name
@@ -530,6 +531,7 @@ def test_uploads_get_a_place() -> None:
     assert (mine["path"], mine["upload_from"]) == ("/var/tmp/in/web1", "/home/me/web1/")
 
 
+@settings(deadline=None)
 @given(st.lists(st.from_regex(r"/[a-z]{1,8}", fullmatch=True), unique=True), st.integers(1, 4))
 def test_sources_are_shared_out_whole_and_stay_where_they_are(paths: list[str], count: int) -> None:
     hosts = [f"pve{number}" for number in range(count)]
@@ -549,6 +551,7 @@ def test_sources_are_shared_out_whole_and_stay_where_they_are(paths: list[str], 
 NAMES = st.lists(st.from_regex(r"[a-z]{1,6}\.vmdk", fullmatch=True), min_size=1, max_size=40, unique=True)
 
 
+@settings(deadline=None)
 @given(NAMES, st.sampled_from([None, *OSTYPES]), st.sampled_from([None, "all", "none", "block"]),
        st.sampled_from(["local", "local-lvm", "nas"]), st.sampled_from(["bios", "efi", None]))  # fmt: skip
 def test_whatever_comes_is_a_sound_declaration_or_refused(
