@@ -250,6 +250,13 @@ def bench(session: nox.Session) -> None:
 
 
 @here(default=False)
+def generate(session: nox.Session) -> None:
+    """Makes anew what is written from tables and argument specs: options, rules, Windows releases, READMEs of roles."""
+    for name in ("drive_fragment", "policy_table", "windows_table", "role_readme"):
+        session.run(PYTHON, f"tests/tools/{name}.py", env=environment())
+
+
+@here(default=False)
 def changelog(session: nox.Session) -> None:
     """Makes CHANGELOG.md from the fragments, for the version in galaxy.yml."""
     bin_folder = linters(session)

@@ -24,11 +24,15 @@ myst_heading_anchors = 3
 
 html_theme = "sphinx_ansible_theme"
 html_show_sphinx = False
+html_show_sourcelink = False
+html_static_path = ["_static"]
+html_css_files = ["docs.css"]
 html_theme_options = {"vcs_pageview_mode": "", "documentation_home_url": "index.html", "topbar_links": {}}
 
 # Where the generated pages point to in Ansible's own documentation. Named here, so that a build needs no network.
 ANSIBLE = "https://docs.ansible.com/projects/ansible/latest/"
 ANSIBLE_PAGES = {
+    "action_plugins": "plugins/action.html",
     "ansible_configuration_settings": "reference_appendices/config.html",
     "common_return_values": "reference_appendices/common_return_values.html",
 }

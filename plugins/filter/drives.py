@@ -34,7 +34,7 @@ def _failing_well(name: str, function: Callable[[t.Any], t.Any]) -> Callable[[t.
 
 def _parse_drive(value: t.Any) -> dict[str, object]:
     if not isinstance(value, str):
-        raise ParseError(f"{value!r} is no text; give a drive as Proxmox VE writes it")
+        raise ParseError(f"{value!r} is no text; give a drive as PVE writes it")
     return drive_data(parse_drive(value))
 
 

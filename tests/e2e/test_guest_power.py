@@ -155,7 +155,7 @@ def test_deaf_guest(lab: Lab) -> None:
     deaf = power(lab, 102, "stopped", shutdown_timeout=5)
     assert deaf.failure == (
         "g102 (102 on pve1): it was asked through its guest agent to shut down and did not within 5 s; last seen: "
-        "running; look at its console, give it a longer shutdown_timeout, or allow force_stop=true "
+        "running; look at its console, give it a longer shutdown_timeout, or write force_stop: true "
         "(VM quit/powerdown failed - got timeout)"
     )
     assert not deaf.changed

@@ -263,9 +263,9 @@ def test_storage_that_the_user_may_not_see(lab: Lab) -> None:
 @pytest.mark.parametrize(
     ("vmid", "name", "params", "words"),
     [
-        (100, "x", {}, "snapshot=x: Proxmox VE takes no such name; begin with a letter, and use 2 to 40 letters"),
-        (100, "1st", {}, "snapshot=1st: Proxmox VE takes no such name"),
-        (100, "Current", {}, "snapshot=Current: Proxmox VE keeps this name for itself; choose another one"),
+        (100, "x", {}, "snapshot=x: PVE takes no such name; begin with a letter, and use 2 to 40 letters"),
+        (100, "1st", {}, "snapshot=1st: PVE takes no such name"),
+        (100, "Current", {}, "snapshot=Current: PVE keeps this name for itself; choose another one"),
         (100, "s1", {"vmstate": True}, "vmstate=true: it is stopped, and has no memory to save; start it, or leave it"),
         (100, "s1", {"start": True}, "start=true: state=present starts nothing; remove it"),
         (102, "s1", {"state": "absent", "description": "x"}, "description: state=absent takes no snapshot; remove it"),

@@ -119,7 +119,7 @@ def test_upload_of_many_megabytes_under_another_name(lab: Lab, tmp_path: Path) -
     big, content = tmp_path / "with space.iso", bytes(range(256)) * 4096 * 9
     big.write_bytes(content)
     assert run(lab, src=big).failure == (
-        "local:iso/with space.iso on pve1: name=with space.iso: Proxmox VE would call the file otherwise; use letters "
+        "local:iso/with space.iso on pve1: name=with space.iso: PVE would call the file otherwise; use letters "
         "without accents, digits, _ . and -, as in name=with_space.iso"
     )
     twice(lab, src=big, name="big.iso")
@@ -178,7 +178,7 @@ def test_other_content_of_the_same_size(lab: Lab, local: Path) -> None:
     other = run(lab, src=local, name="there.iso")
     assert other.failure == (
         "local:iso/there.iso on pve1: another file of this name is there (its checksum is not "
-        f"sha256:{sha256(TWO)}); allow replace=true, or use another name"
+        f"sha256:{sha256(TWO)}); write replace: true, or use another name"
     )
     assert files(lab) == {"there.iso": ONE}
     real = twice(lab, src=local, name="there.iso", replace=True)
@@ -190,7 +190,7 @@ def test_other_size(lab: Lab, local: Path) -> None:
     local.write_bytes(b"short")
     other = run(lab, src=local, name="there.iso")
     assert other.failure is not None
-    assert "another file of this name is there (4000 bytes, not 5); allow replace=true" in other.failure
+    assert "another file of this name is there (4000 bytes, not 5); write replace: true" in other.failure
     assert lab.writes("/storage/") == []
 
 
@@ -322,8 +322,8 @@ def test_verifying_needs_more_than_uploading(lab: Lab, local: Path, tmp_path: Pa
         ({"name": "x.iso", "storage": "disabled"}, "storage=disabled: it is disabled"),
         ({"name": "x.iso", "storage": "local-lvm"}, "it does not take the content type iso (it takes images, rootdir)"),
         ({"name": "x.iso", "storage": "dirchain"}, "add iso to its content types"),
-        ({"url": "ftp://example.com/x.iso"}, "url: Proxmox VE downloads from http:// and https:// addresses with"),
-        ({"url": "https://"}, "url: Proxmox VE downloads from http:// and https://"),
+        ({"url": "ftp://example.com/x.iso"}, "url: PVE downloads from http:// and https:// addresses with"),
+        ({"url": "https://"}, "url: PVE downloads from http:// and https://"),
         ({"name": "x.iso", "checksum": "00"}, "checksum=00: sha256 has 64 hexadecimal digits"),
         ({"name": "x.iso", "checksum": "0" * 32}, "sha256 has 64 hexadecimal digits; md5 has 32"),
         ({"virtio_win": "0.1.9"}, "virtio-win 0.1.9 is not known; known are 0.1.141"),

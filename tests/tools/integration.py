@@ -7,13 +7,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from tools.checkout import TOP
+from tools.checkout import TOP, link
 
 if TYPE_CHECKING:
     from lab import Lab
@@ -34,7 +35,8 @@ def configured(tree: Path) -> Iterator[str]:
 
     logging.getLogger("aiohttp.access").setLevel(logging.WARNING)  # nox makes a log that would show every request
     with tempfile.TemporaryDirectory(prefix="lab-") as state, Lab(state, TOP / FOLDER / "lab.yml") as lab:
-        (tree / CONFIG).write_text(yaml.safe_dump(_of(lab)), "utf-8")
+        settings = {**_of(lab), **_windows_disk(Path(state))}
+        (tree / CONFIG).write_text(yaml.safe_dump(settings), "utf-8")
         yield f"a lab at {lab.url}"
 
 
@@ -51,3 +53,18 @@ def _of(lab: Lab) -> dict[str, Any]:
         "integration_windows": "windows1",
         "integration_virtio_iso": "local:iso/virtio-win-0.1.271.iso",
     }
+
+
+def _windows_disk(folder: Path) -> dict[str, Any]:
+    """A disk with a Windows on it and a driver ISO, where this machine has what it takes to make them."""
+    sys.path.insert(0, str(link()))
+    from e2e import injecting
+    from winguest.hivex_here import HIVEX
+    from winguest.media import all_files, write_iso
+
+    if injecting.missing() or HIVEX is None or HIVEX.__file__ is None:
+        return {}
+    iso = write_iso(folder / "virtio-win.iso", all_files())
+    disk = injecting.disk_with(folder, injecting.windows_volume(folder / "volume"))
+    place = {"path": str(disk), "iso": str(iso), "pythonpath": str(Path(HIVEX.__file__).parents[1])}
+    return {"integration_windows_disk": place}

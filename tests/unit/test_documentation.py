@@ -12,12 +12,12 @@ from tools import drive_fragment, role_readme
 
 def test_the_drive_fragment_is_made_from_the_tables() -> None:
     written = (drive_fragment.ROOT / "plugins" / "doc_fragments" / "_drive.py").read_text()
-    assert written == drive_fragment.fragment(), "run: python tests/tools/drive_fragment.py"
+    assert written == drive_fragment.fragment(), "run: .venv/bin/nox -s generate"
 
 
 @pytest.mark.parametrize("role", role_readme.roles(), ids=lambda path: path.name)
 def test_the_readme_of_a_role_is_made_from_its_argument_specs(role: Path) -> None:
-    assert (role / "README.md").read_text("utf-8") == role_readme.readme(role), "run: python tests/tools/role_readme.py"
+    assert (role / "README.md").read_text("utf-8") == role_readme.readme(role), "run: .venv/bin/nox -s generate"
 
 
 def test_every_role_has_argument_specs() -> None:

@@ -239,9 +239,9 @@ def _check_arguments(params: dict[str, t.Any]) -> None:
     if os.geteuid() != 0:
         raise DiskwrightError("looking into images and mounting them needs root; add become: true to the task")
     if params["state"] == "mounted" and not params["mountpoint"]:
-        raise DiskwrightError("mountpoint is missing: name an empty folder, or one that is to be made")
+        raise DiskwrightError("mountpoint is missing; name an empty folder, or one that is to be made")
     if params["state"] != "unmounted" and not (params["path"] or params["volume"]):
-        raise DiskwrightError("path or volume is missing: name an image file, or a volume such as local:100/disk.qcow2")
+        raise DiskwrightError("path or volume is missing; name an image file, or a volume such as local:100/disk.qcow2")
     if params["member"] and not params["path"]:
         raise DiskwrightError(f"member={params['member']}: it names a disk in an archive, whose path is missing")
     if params["mountpoint"] and not os.path.isabs(params["mountpoint"]):

@@ -178,7 +178,7 @@ class Migrator:
         if facts.possible:
             return ()
         reasons = [f"{one.slot}: {one.problem}" for one in core_snapshot.drives_without_snapshots(facts)]
-        return tuple(reasons or ["Proxmox VE does not say why"])
+        return tuple(reasons or ["PVE does not say why"])
 
     def _lacking(self, guest: Guest) -> tuple[str, ...]:
         """Rights that the user lacks, which PVE would tell only half way."""
@@ -300,7 +300,7 @@ class Migrator:
             self._sleep,
         )
         if not reached(read_again(self._client, now.guest)):
-            raise DiskwrightError(f"Proxmox VE says that it is done, and the guest is not so: {', '.join(parameters)}")
+            raise DiskwrightError(f"PVE says that it is done, and the guest is not so: {', '.join(parameters)}")
 
     def _note(self, step: Note, now: Situation) -> None:
         text = write_note(now.guest.configured.description, step.journal)

@@ -200,7 +200,7 @@ class StorageFile:
         size = self._files.size()
         gone = size is None
         if gone != (self._wish.state == "absent") or (size is not None and self._differs(size)):
-            raise DiskwrightError(f"Proxmox VE says that it is done, and its list of files says: {size} bytes")
+            raise DiskwrightError(f"PVE says that it is done, and its list of files says: {size} bytes")
         verdict = self._facts.verdict
         if set(self._done) - {Step.DELETE}:  # PVE has verified it, or its checksum was read just now
             checked = self._wish.checksum is not None or self._local is not None

@@ -198,7 +198,7 @@ class WindowsMigrate:
 
 def _layout(one: Mapping[str, t.Any]) -> Layout:
     if one["vmid"] is None and not one["name"]:
-        raise DiskwrightError("a guest without vmid and name: say which guest is to be migrated")
+        raise DiskwrightError("a guest without vmid and name; say which guest is to be migrated")
     return Layout(vmid=one["vmid"], name=one["name"], node=one["node"])
 
 

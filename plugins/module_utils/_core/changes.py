@@ -212,7 +212,7 @@ def _flatten_in_place(draft: Draft, disk: Disk, current: Drive, formats: tuple[s
             "flatten",
             "true",
             f"PVE can copy it only to another storage ({current.storage} holds one format)",
-            "say storage as well",
+            "write storage as well",
         )
         return None
     if disk.format is None or not disk.delete_source:
@@ -221,7 +221,7 @@ def _flatten_in_place(draft: Draft, disk: Disk, current: Drive, formats: tuple[s
             "flatten",
             "true",
             f"PVE copies on one storage only into another format, so it takes two copies by way of {between}",
-            f"say format: {current.format} and delete_source: true, or only format: {between} for one copy",
+            f"write format: {current.format} and delete_source: true, or only format: {between} for one copy",
         )
         return None
     storage = current.storage or ""

@@ -77,7 +77,7 @@ def _property_text(bare_key: str) -> Reader:
     def read(value: object) -> str:
         pairs = propstring.parse(str(value), bare_key)
         if not pairs:
-            raise ParseError("write it as Proxmox VE does")
+            raise ParseError("write it as PVE does")
         return ",".join(f"{key}={text}" for key, text in sorted(pairs))
 
     return read

@@ -150,10 +150,10 @@ def _obstacles(guest: Guest, power: Power, wish: Wish, steps: tuple[Step, ...]) 
             "state",
             wish.state,
             f"it is halted ({power.qemu}), and so can't shut down",
-            "resume it with state=started first, or allow force_stop=true",
+            "resume it with state: started first, or write force_stop: true",
         )
     if Step.SHUTDOWN in steps and not wish.force_stop and (reason := forced_by_ha(power)):
-        yield Refusal(guest.label, "", "state", wish.state, reason, "allow force_stop=true, or take it out of HA")
+        yield Refusal(guest.label, "", "state", wish.state, reason, "write force_stop: true, or take it out of HA")
     if wish.wait_for == "agent" and not agent_enabled(guest):
         yield Refusal(
             guest.label,
@@ -161,7 +161,7 @@ def _obstacles(guest: Guest, power: Power, wish: Wish, steps: tuple[Step, ...]) 
             "wait_for",
             "agent",
             "its configuration does not enable the guest agent, so nobody can ask it",
-            "set agent=1 in Proxmox VE, or wait for running",
+            "enable it in PVE, or write wait_for: running",
         )
 
 

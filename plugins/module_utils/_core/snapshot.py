@@ -123,11 +123,11 @@ def _wrong_wish(label: str, wish: SnapshotWish) -> Iterator[Refusal]:
             "",
             "snapshot",
             wish.name,
-            "Proxmox VE takes no such name",
+            "PVE takes no such name",
             "begin with a letter, and use 2 to 40 letters without accents, digits, - and _",
         )
     if wish.name.lower() in _RESERVED:
-        yield Refusal(label, "", "snapshot", wish.name, "Proxmox VE keeps this name for itself", "choose another one")
+        yield Refusal(label, "", "snapshot", wish.name, "PVE keeps this name for itself", "choose another one")
     for option, given in (("description", wish.description is not None), ("vmstate", bool(wish.vmstate))):
         if given and wish.state != "present":
             yield Refusal(label, "", option, "", f"state={wish.state} takes no snapshot", "remove it")
@@ -188,7 +188,7 @@ def _not_as_wished(guest: Guest, wish: SnapshotWish, entry: Entry) -> Iterator[R
             "snapshot",
             entry.name,
             f"it is there and incomplete ({entry.incomplete}), because a job was interrupted",
-            "remove it with state=absent, and take it again",
+            "remove it with state: absent, and take it again",
         )
     if wish.vmstate is not None and wish.vmstate != entry.vmstate:
         has = "with" if entry.vmstate else "without"
@@ -222,7 +222,7 @@ def _not_taken(facts: SnapshotFacts, wish: SnapshotWish) -> Iterator[Refusal]:
             "",
             "snapshot",
             wish.name,
-            f"Proxmox VE says that at least one of its disks can't be snapshotted, and not which: {drives}",
+            f"PVE says that at least one of its disks can't be snapshotted, and not which: {drives}",
             "look at their storages",
         )
 

@@ -104,7 +104,7 @@ def _create_empty(draft: Draft, disk: Disk) -> None:
             " and ".join(missing),
             None,
             "the slot is empty, and a new disk needs it",
-            "say storage and size, or volume, import_from or moved_from",
+            "write storage and size, or volume, import_from or moved_from",
         )
         return
     storage = target_storage(draft, disk, disk.storage, disk.format)
@@ -207,7 +207,8 @@ def _create_import(draft: Draft, disk: Disk) -> None:
     grows = disk.size is not None and (size is None or disk.size > size)
     kept = volume.format if volume and volume.format in storage.formats else "raw"
     if grows and (disk.format or kept) == "vmdk":
-        draft.refuse(disk.slot, "size", human_size(disk.size or 0), "PVE can't resize vmdk", "say format: raw or qcow2")
+        remedy = "write format: raw or qcow2"
+        draft.refuse(disk.slot, "size", human_size(disk.size or 0), "PVE can't resize vmdk", remedy)
     request = dict(disk.options) | {"import-from": source} | _format(disk)
     _add_create(draft, disk, storage, "0", request, size, source)
     if grows and not can_hotplug(disk.slot, draft.guest):

@@ -183,7 +183,7 @@ def _wrong_names(wish: FileWish) -> Iterator[Refusal]:
             "",
             "name",
             wish.name,
-            "Proxmox VE would call the file otherwise",
+            "PVE would call the file otherwise",
             f"use letters without accents, digits, _ . and -, as in name={_UNSAFE.sub('_', wish.name).lstrip('.')}",
         )
     elif not CONTENTS[wish.content].search(wish.name):
@@ -227,7 +227,7 @@ def _wrong_storage(wish: FileWish, facts: FileFacts) -> Iterator[Refusal]:
 def _obstacles(wish: FileWish, facts: FileFacts, steps: tuple[Step, ...]) -> Iterator[Refusal]:
     comes = {Step.UPLOAD, Step.DOWNLOAD} & set(steps)
     if facts.verdict is Verdict.DIFFERENT and wish.state == "present" and not (wish.replace and wish.source):
-        remedy = "allow replace=true, or use another name" if wish.source else "say where the right one comes from"
+        remedy = "write replace: true, or use another name" if wish.source else "say where the right one comes from"
         yield Refusal(wish.label, "", "", "", _difference(wish, facts), remedy)
         return
     if comes and wish.source is None:
@@ -273,7 +273,7 @@ def host_in_url(url: str) -> str:
     except ValueError:
         host = None
     if not host:
-        raise ParseError("url: Proxmox VE downloads from http:// and https:// addresses with a host, and this is none")
+        raise ParseError("url: PVE downloads from http:// and https:// addresses with a host, and this is none")
     return host
 
 

@@ -73,7 +73,7 @@ def _run(command: Sequence[str], what: str) -> str:
     except FileNotFoundError as error:
         raise PveError(
             f"{what}: there is no {command[0]} here; "
-            "a storage can only be used on a Proxmox VE node, elsewhere use dest"
+            "a storage can only be used on a PVE node, elsewhere use dest"
         ) from error
     if done.returncode:
         raise PveError(f"{what}: {done.stderr.strip() or done.stdout.strip() or f'{command[0]} failed'}")

@@ -80,7 +80,7 @@ def run(arguments: Sequence[str], fds: Sequence[int], what: str, accepted: Seque
             check=False,
         )
     except FileNotFoundError as error:
-        raise ImageError(f"{what}: there is no {QEMU_IMG} here; run this on a Proxmox VE node, which has it") from error
+        raise ImageError(f"{what}: there is no {QEMU_IMG} here; run this on a PVE node, which has it") from error
     if done.returncode not in accepted:
         said = done.stderr.strip() or done.stdout.strip() or "it said nothing"
         raise QemuError(f"{what}: {QEMU_IMG} failed with status {done.returncode}: {said}", done.returncode)

@@ -46,7 +46,7 @@ def find_program() -> str:
     found = shutil.which(_PROGRAM)
     if found is None:
         raise ImageError(
-            f"{_PROGRAM} is not there; a Proxmox VE node has it, on another Debian it is in qemu-system-common"
+            f"{_PROGRAM} is not there; a PVE node has it, on another Debian it is in qemu-system-common"
         )
     if not os.path.exists("/dev/fuse"):
         raise ImageError("there is no /dev/fuse; as root: modprobe fuse")

@@ -242,7 +242,7 @@ def _against_api(source: Source, image: Image) -> Iterator[Against]:
         yield Against("api-folder", image.name, "the API takes single files; name each of them as a source")
     uploaded = source.path.rpartition("/")[2] if source.given.get("upload_from") else ""
     if not _UPLOAD_NAME.fullmatch(uploaded or "x"):
-        yield Against("api-name", uploaded, "Proxmox VE would give it another name; use letters, digits and ._- only")
+        yield Against("api-name", uploaded, "PVE would give it another name; use letters, digits and ._- only")
     if image.format not in _API_FORMATS:
         what = f"the API imports {', '.join(_API_FORMATS)}, and this is {image.format}"
         yield Against("api-format", image.name, f"{what}; use the route node")

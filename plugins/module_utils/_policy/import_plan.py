@@ -171,7 +171,7 @@ class _Maker:
         disks = decided.plan()
         self._against += decided.against
         if subject.unseen:
-            self._warnings.append("it was not inspected: Proxmox VE takes damaged images, too")
+            self._warnings.append("it was not inspected: PVE takes damaged images, too")
         self._warnings += decided.warnings
         definition = self._definition(decided.scsihw) if there is None else {}
         todo = there is None or any(not disk.attached for disk in disks)

@@ -243,7 +243,7 @@ def _require_proxmoxer() -> None:
         import requests  # noqa: F401
     except ImportError as error:
         raise DiskwrightError(
-            f"the Python library {error.name} is missing where this module runs: install proxmoxer (1.2 or newer) "
+            f"the Python library {error.name} is missing where this module runs; install proxmoxer (1.2 or newer) "
             "and requests, for example with 'pip install proxmoxer requests'"
         ) from error
     if tuple(int(number) for number in re.findall(r"\d+", proxmoxer.__version__)[:2]) < _PROXMOXER:

@@ -58,7 +58,7 @@ class Endpoint:
         secret = (options.get("api_token_secret") or "").strip() or None
         if password and "!" in (options.get("api_user") or ""):
             raise DiskwrightError(
-                "api_user names an API token, which has no password: give api_token_secret, or api_user without '!…'"
+                "api_user names an API token, which has no password; give api_token_secret, or api_user without '!…'"
             )
         if not password:
             _check_token(token_id, secret)
@@ -97,7 +97,7 @@ def _host_and_port(host: str, port: int | None) -> tuple[str, int]:
     if not text:
         raise DiskwrightError("api_host is missing: the name or address of a PVE node (or PROXMOX_HOST)")
     if "@" in text:  # before it is taken apart: a password may have signs that end the host's part
-        raise DiskwrightError("api_host holds a user name: give it as api_user, and the secret as api_password")
+        raise DiskwrightError("api_host holds a user name; give it as api_user, and the secret as api_password")
     try:
         return str(ipaddress.IPv6Address(text)), port or DEFAULT_PORT
     except ipaddress.AddressValueError:
@@ -118,7 +118,7 @@ def _host_and_port(host: str, port: int | None) -> tuple[str, int]:
 def _user_and_token(user: str, token_id: str) -> tuple[str, str | None]:
     # PVE's documentation writes tokens as user@realm!token=secret, so no message repeats that either.
     if any("=" in text.partition("!")[2] for text in (user, f"!{token_id}")):
-        raise DiskwrightError("the token's name holds its secret: give what is behind the '=' as api_token_secret")
+        raise DiskwrightError("the token's name holds its secret; give what is behind the '=' as api_token_secret")
     name, _mark, named_token = user.strip().partition("!")
     token = token_id.strip()
     if "!" in token:  # people paste the full id, which PVE's dialog shows
@@ -131,7 +131,7 @@ def _user_and_token(user: str, token_id: str) -> tuple[str, str | None]:
     if not name:
         raise DiskwrightError("api_user is missing: a user with its realm, for example root@pam (or PROXMOX_USER)")
     if ":" in name:
-        raise DiskwrightError("api_user holds a colon: give the user as user@realm, and the secret as api_password")
+        raise DiskwrightError("api_user holds a colon; give the user as user@realm, and the secret as api_password")
     if not re.fullmatch(r"[^\s@:/]+(@[^\s@:/]+)*@[A-Za-z][A-Za-z0-9._-]*", name):
         raise DiskwrightError(f"api_user={name}: expected a user with its realm, for example root@pam or ansible@pve")
     return name, token or named_token or None
@@ -148,4 +148,4 @@ def _check_token(token_id: str | None, secret: str | None) -> None:
         raise DiskwrightError(f"api_token_secret is missing for the token {token_id} (or PROXMOX_TOKEN_SECRET)")
     if secret:
         raise DiskwrightError("api_token_id is missing for api_token_secret (or PROXMOX_TOKEN_ID)")
-    raise DiskwrightError("no credentials: give api_password, or api_token_id with api_token_secret")
+    raise DiskwrightError("no credentials; give api_password, or api_token_id with api_token_secret")

@@ -289,7 +289,7 @@ class _Run:
         raise DiskwrightError(
             f"it was asked {f'{asked} ' if asked else ''}to shut down and did not within "
             f"{self._seconds_to_shut_down:g} s; {self._last_seen()}; "
-            f"{advice}{'' if self._wish.if_pending else ', or allow force_stop=true'} ({error.exit_status.strip()})"
+            f"{advice}{'' if self._wish.if_pending else ', or write force_stop: true'} ({error.exit_status.strip()})"
         ) from error
 
     def _way_of_asking(self) -> str | None:

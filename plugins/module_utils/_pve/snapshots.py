@@ -158,7 +158,7 @@ def check_after(client: Client, guest: Guest, wish: SnapshotWish) -> tuple[Guest
     there = any(entry.name == wish.name and not entry.incomplete for entry in entries)
     if there == (wish.state == "absent") or (wish.state == "rolled_back" and parent != wish.name):
         raise DiskwrightError(
-            f"{guest.label}: Proxmox VE says that it is done, and its list of snapshots says otherwise: "
+            f"{guest.label}: PVE says that it is done, and its list of snapshots says otherwise: "
             f"{', '.join(entry.name for entry in entries) or 'none'}; present state from {parent or 'none'}"
         )
     return read_again(client, guest), entries, parent

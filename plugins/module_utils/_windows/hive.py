@@ -39,7 +39,7 @@ def load_hivex() -> t.Any:
     except ImportError as error:
         raise HiveError(
             f"the Python of this machine has no hivex, with which a Windows registry is written; as root: apt-get"
-            f" install --no-install-recommends {PACKAGE} ntfs-3g. On a Proxmox VE node name no package of QEMU with it:"
+            f" install --no-install-recommends {PACKAGE} ntfs-3g. On a PVE node name no package of QEMU with it:"
             " apt would remove proxmox-ve"
         ) from error
 

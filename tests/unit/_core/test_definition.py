@@ -59,7 +59,7 @@ def test_what_is_empty_is_not_sent() -> None:
         ({"memory": 8}, "100: memory=8: is not allowed; write a whole number of at least 16"),
         ({"cores": 0}, "100: cores=0: is not allowed; write a whole number of at least 1"),
         ({"machine": "q36"}, "100: machine=q36: is not allowed; write pc, q35, or one with its version, such as"),
-        ({"cpu": ""}, "write it as Proxmox VE does"),
+        ({"cpu": ""}, "write it as PVE does"),
         ({"cpu": "host,flags=a,flags=b"}, "'flags' is given twice"),
         ({"tags": ["a b"]}, "tags are letters, digits"),
         ({"ostype": "win12"}, "100: ostype=win12: is not allowed; write one of other, wxp"),

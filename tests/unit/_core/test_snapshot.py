@@ -104,7 +104,7 @@ def test_storage_type_that_nobody_knows() -> None:
     odd = Storage("odd", "plugin-of-a-vendor", frozenset({"images"}), ("raw",))
     facts = SnapshotFacts(guest(scsi0="odd:vm-100-disk-0"), possible=False, storages=MappingProxyType({"odd": odd}))
     assert [str(refusal) for refusal in plan_snapshot(facts, SnapshotWish("s1")).refusals] == [
-        "web (100 on pve1): snapshot=s1: Proxmox VE says that at least one of its disks can't be snapshotted, and not "
+        "web (100 on pve1): snapshot=s1: PVE says that at least one of its disks can't be snapshotted, and not "
         "which: scsi0 (odd:vm-100-disk-0); look at their storages"
     ]
 

@@ -100,7 +100,7 @@ def test_urls(url: str, name: str, host: str) -> None:
 
 @pytest.mark.parametrize("url", ["ftp://example.com/x", "example.com/x", "https://", "https://[::1", "file:///x", ""])
 def test_no_urls(url: str) -> None:
-    with pytest.raises(ParseError, match="url: Proxmox VE downloads from"):
+    with pytest.raises(ParseError, match="url: PVE downloads from"):
         host_in_url(url)
 
 

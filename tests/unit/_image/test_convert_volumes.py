@@ -143,7 +143,7 @@ def test_thick_storage_needs_the_whole_size(state: Path, web: Path, tmp_path: Pa
 def test_without_pve(state: Path, web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     found = convert(state, web, storage="local", vmid=120)
-    assert "there is no pvesm here; a storage can only be used on a Proxmox VE node, elsewhere use dest" in found.error
+    assert "there is no pvesm here; a storage can only be used on a PVE node, elsewhere use dest" in found.error
 
 
 def test_volume_of_unknown_origin(storages: Storages, state: Path, web: Path) -> None:

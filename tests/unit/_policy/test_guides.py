@@ -31,7 +31,7 @@ def examples(path: Path) -> int:
 
 
 def test_the_page_of_rules_is_made_from_the_tables() -> None:
-    assert policy_table.PAGE.read_text("utf-8") == policy_table.page(), "run: python tests/tools/policy_table.py"
+    assert policy_table.PAGE.read_text("utf-8") == policy_table.page(), "run: .venv/bin/nox -s generate"
 
 
 def test_every_example_has_an_answer() -> None:

@@ -101,7 +101,7 @@ def test_folders_are_those_of_the_iso() -> None:
 
 
 def test_releases_of_an_ostype() -> None:
-    assert [row.key for row in releases_of("win11")] == ["11", "2022", "2025"]
+    assert [row.key for row in releases_of("win8")] == ["8", "2012", "8.1", "2012r2"]
     assert releases_of("l26") == ()
 
 

@@ -15,7 +15,7 @@ MODULE = "ansible_collections.diskwright.proxmox.plugins.modules.storage_file"
 
 
 def test_the_page_is_made_from_the_table() -> None:
-    assert windows_table.PAGE.read_text("utf-8") == windows_table.page(), "run: python tests/tools/windows_table.py"
+    assert windows_table.PAGE.read_text("utf-8") == windows_table.page(), "run: .venv/bin/nox -s generate"
 
 
 def test_every_release_and_every_iso_is_on_the_page() -> None:

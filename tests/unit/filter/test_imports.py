@@ -436,7 +436,7 @@ def test_an_ova_is_uploaded_and_its_members_are_imported() -> None:
 def test_a_volume_is_taken_unseen_with_a_warning() -> None:
     (box,) = by_api({"volume": "local:import/x.qcow2", "name": "box", "ostype": "l26"})["guests"]
     assert (box["todo"], slots(box)) == (True, {"x.qcow2": "scsi0"})
-    assert "it was not inspected: Proxmox VE takes damaged images, too" in box["warnings"]
+    assert "it was not inspected: PVE takes damaged images, too" in box["warnings"]
 
 
 DONE = {"sata0": "local:100/vm-100-disk-0.qcow2,size=1G", "scsi0": "local:100/vm-100-disk-1.qcow2,size=1G"}
