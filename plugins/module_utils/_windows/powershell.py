@@ -18,7 +18,7 @@ import typing as t
 from collections.abc import Mapping, Sequence
 
 if t.TYPE_CHECKING:
-    Value: t.TypeAlias = "str | int | bool | Sequence[str] | Sequence[int] | Mapping[str, str]"
+    Value = t.Union[str, int, bool, Sequence[str], Sequence[int], Mapping[str, str]]  # noqa: UP007 - for ansible-test
 
 _QUOTES = "'\u2018\u2019\u201a\u201b"  # PowerShell takes all of them for one
 
