@@ -85,12 +85,12 @@ options:
     choices: [online_all, offline_shared, offline_all, offline_internal]
   online:
     description:
-      - Disks to bring online and make writable, by their RV(gathered.disks.id).
+      - Disks to bring online and make writable, by their RV(gathered.disks[].id).
     type: list
     elements: str
   letters:
     description:
-      - Drive letters, and the RV(gathered.volumes.id) that each belongs to. A letter that another volume has is taken
+      - Drive letters, and the RV(gathered.volumes[].id) that each belongs to. A letter that another volume has is taken
         from it.
     type: dict
   boot_start:
