@@ -191,7 +191,7 @@ def lint(session: nox.Session) -> None:
 
 @here(default=False)
 def artifact(session: nox.Session) -> None:
-    """Builds what Galaxy gets, installs it, reads its documentation and lets Galaxy's importer judge."""
+    """Builds what Galaxy gets, installs it, runs the demo from there, and lets Galaxy's importer judge."""
     with checkout.alone("artifact"):
         bin_folder = own_environment(session, "importer", PYTHON, "-r", str(REQUIREMENTS / "importer.txt"))
         output = CACHE / "artifact"
@@ -204,6 +204,9 @@ def artifact(session: nox.Session) -> None:
         (tarball,) = output.glob("*.tar.gz")
         session.run(*galaxy, "install", "--offline", "-p", str(installed), str(tarball), env=env)
         session.run(str(bin_folder / "ansible-doc"), "--list", "diskwright.proxmox", env=env)
+        search = os.pathsep.join([str(TOP / "tests"), str(installed)])  # what is not in the artifact is not there
+        from_there = {"PYTHONPATH": search, "ANSIBLE_COLLECTIONS_PATH": str(installed)}
+        session.run(PYTHON, "-m", "demo", env=environment() | from_there)
         with session.chdir(output):
             session.run(str(bin_folder / "python"), "-m", "galaxy_importer.main", str(tarball), env=env)
 

@@ -114,6 +114,11 @@ def test_action_group_is_the_modules_with_connection_options() -> None:
     assert set(runtime["action_groups"]["api"]) == connected
 
 
+def test_tests_are_not_shipped() -> None:
+    """But for what ansible-test reads, which says on which Pythons the modules run."""
+    assert [str(path) for path in checkout.shipped() if path.parts[0] == "tests"] == ["tests/config.yml"]
+
+
 def needs_header(path: Path) -> bool:
     if path.parts[0] in {"LICENSES", "COPYING", "CHANGELOG.md"} or path == Path("changelogs/changelog.yaml"):
         return False
