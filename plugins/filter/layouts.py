@@ -33,6 +33,8 @@ def _layout(host: str, variables: Mapping[str, t.Any]) -> dict[str, t.Any] | Non
     if (not disks and not settings) or not _is_guest(variables):
         return None
     vmid = variables.get("proxmox_vmid")
+    if vmid is not None and not str(vmid).isdecimal():
+        raise AnsibleFilterError(f"diskwright.proxmox.guest_layouts: {host}: proxmox_vmid: '{vmid}' is no number")
     who = {"vmid": int(vmid)} if vmid is not None else {"name": variables.get("proxmox_name") or host}
     facts = _facts(variables)
     if facts:

@@ -64,3 +64,8 @@ def test_the_other_options_of_a_guest_and_pves_own_spellings() -> None:
 def test_a_wrong_shape_is_named(layer: object, message: str) -> None:
     with pytest.raises(AnsibleFilterError, match=message):
         guest_layouts({"a": {"proxmox_disks": layer}}, ["a"])
+
+
+def test_a_number_that_is_none_is_named() -> None:
+    with pytest.raises(AnsibleFilterError, match="a: proxmox_vmid: 'x1' is no number"):
+        guest_layouts({"a": {"proxmox_vmid": "x1", "proxmox_disks": {"scsi0": {}}}}, ["a"])
