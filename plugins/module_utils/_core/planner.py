@@ -102,7 +102,8 @@ def make_plan(facts: Facts, layout: Layout) -> Plan:
     after = reduce(lambda guest, call: project(guest, call, knowledge), calls, before)
     draft.refusals.extend(shared_volumes(before, after))
     if calls:
-        draft.refusals.extend(reused_numbers(after, layout))
+        already = {refusal.slot for refusal in draft.refusals}
+        draft.refusals.extend(refusal for refusal in reused_numbers(after, layout) if refusal.slot not in already)
     undeclared = _undeclared(before, layout, draft)
     refused = bool(draft.refusals)
     calls, after = ((), before) if refused else (calls, after)
