@@ -70,7 +70,13 @@ def test_other_guests_are_converged(lab: Lab) -> None:
     assert lab.config(110)["scsi0"] == "local-lvm:vm-110-disk-0,cache=none,size=64M"
     assert {request.path for request in lab.writes()} == {"/nodes/pve1/qemu/110/config"}
     failure = outcome.failure or ""
-    assert failure.startswith(f"{len(declared)} of {len(declared) + 1} guests failed; 1 of {len(declared) + 1} guests")
+    assert failure.startswith(
+        f"{len(declared)} of {len(declared) + 1} guests failed, 1 was changed, 0 are as declared."
+    )
+    again = converge(lab, *declared, GOOD, check=True).failure or ""
+    assert again.startswith(
+        f"{len(declared)} of {len(declared) + 1} guests failed, 0 would be changed, 1 is as declared."
+    )
 
 
 def test_through_ansible(lab: Lab) -> None:
@@ -95,7 +101,7 @@ def test_through_ansible(lab: Lab) -> None:
     assert mixed.changed
     assert [guest["failed"] for guest in mixed.guests] == [True, False]
     assert mixed.result["msg"] == "\n".join(
-        ["1 of 2 guests failed; 1 of 2 guests are as declared or could be changed.", *cases[0]["errors"]]
+        ["1 of 2 guests failed, 1 was changed, 0 are as declared.", *cases[0]["errors"]]
     )
     assert {request.path for request in lab.writes()} == {"/nodes/pve1/qemu/110/config"}
 

@@ -173,12 +173,19 @@ def _waiting_slots(plan: Plan) -> dict[str, str]:
     return dict.fromkeys(touched & keys, "takes effect at the next start")
 
 
-def summary(jobs: Iterable[Job]) -> str:
-    """Why a run failed, every guest's every reason."""
+def summary(jobs: Iterable[Job], *, executed: bool) -> str:
+    """Why a run failed, every guest's every reason.
+
+    :param executed: whether the plans were carried out, or check mode stopped before that.
+    """
     all_jobs = list(jobs)
     failed = [job for job in all_jobs if job.failed]
     reasons = [message for job in failed for message in job.messages]
     if len(all_jobs) == 1:
         return "\n".join(reasons)
-    others = f"{len(all_jobs) - len(failed)} of {len(all_jobs)} guests are as declared or could be changed"
-    return "\n".join([f"{len(failed)} of {len(all_jobs)} guests failed; {others}.", *reasons])
+    well = [job for job in all_jobs if not job.failed]
+    changed = sum(bool(job.outcome.done if job.outcome else job.plan and job.plan.changed) for job in well)
+    verb = ("was" if changed == 1 else "were") if executed else "would be"
+    kept = f"{len(well) - changed} {'is' if len(well) - changed == 1 else 'are'} as declared"
+    counts = f"{len(failed)} of {len(all_jobs)} guests failed, {changed} {verb} changed, {kept}."
+    return "\n".join([counts, *reasons])
