@@ -374,7 +374,8 @@ options:
   undeclared:
     description:
       - What happens to drives that the guest has and O(disks) does not list.
-      - With V(keep) nothing, and the result names them. With V(report) the diff names them as well.
+      - With V(keep) nothing. The result names them, and so does the diff of a guest that something else changes.
+      - With V(report) nothing either, but the diff names them also when nothing changes.
       - With V(detach) undeclared disks are detached. Their volumes are kept as unused. CD-ROM, cloud-init, EFI and
         TPM
         drives are never touched in this way.
@@ -775,7 +776,8 @@ options:
       undeclared:
         description:
           - What happens to drives that the guest has and O(guests[].disks) does not list.
-          - With V(keep) nothing, and the result names them. With V(report) the diff names them as well.
+          - With V(keep) nothing. The result names them, and so does the diff of a guest that something else changes.
+          - With V(report) nothing either, but the diff names them also when nothing changes.
           - With V(detach) undeclared disks are detached. Their volumes are kept as unused. CD-ROM, cloud-init, EFI
             and TPM
             drives are never touched in this way.

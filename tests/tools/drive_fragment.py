@@ -69,7 +69,8 @@ boot:
 undeclared:
   description:
     - What happens to drives that the guest has and O(@P@disks) does not list.
-    - With V(keep) nothing, and the result names them. With V(report) the diff names them as well.
+    - With V(keep) nothing. The result names them, and so does the diff of a guest that something else changes.
+    - With V(report) nothing either, but the diff names them also when nothing changes.
     - With V(detach) undeclared disks are detached. Their volumes are kept as unused. CD-ROM, cloud-init, EFI and TPM
       drives are never touched in this way.
   type: str

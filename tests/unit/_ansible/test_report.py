@@ -7,7 +7,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.report import plan_text
+from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.report import diff_text, plan_text
+from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.converge import Job
 from unit._core.planning import read_case
 
 CONFIG = {
@@ -67,3 +68,25 @@ def test_every_change_has_a_line(declared: dict[str, Any], running: bool, lines:
     plan = case.world.plan(case.guest, case.layout)
     shown = plan_text(plan).splitlines()[1:]
     assert [line.strip() for line in shown if not line.startswith("  ?")] == lines
+
+
+NOTICED = "  ? ide2 is not declared: kept\n  ? virtio0 is not declared: kept\n"
+
+
+@pytest.mark.parametrize(
+    ("undeclared", "cache", "shown"),
+    [
+        ("keep", None, ""),
+        ("keep", "none", f"  ~ sata3  cache (unset) -> none\n{NOTICED}"),
+        ("report", None, NOTICED),
+        ("report", "none", f"  ~ sata3  cache (unset) -> none\n{NOTICED}"),
+    ],
+)
+def test_undeclared_drives_are_named_beside_a_change_and_with_report_always(
+    undeclared: str, cache: str | None, shown: str
+) -> None:
+    declared = {"undeclared": undeclared, "disks": [{"slot": "sata3", "cache": cache}]}
+    case = read_case({"guest": {"config": CONFIG}, "declare": declared})
+    plan = case.world.plan(case.guest, case.layout)
+    head = "web1 (100 on pve1, stopped)\n" if shown else ""
+    assert diff_text([Job(case.layout, guest=case.guest, plan=plan)]) == head + shown
