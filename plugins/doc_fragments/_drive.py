@@ -368,7 +368,7 @@ options:
       - Devices in the order in which the guest tries to start from them, for example V([scsi0, net0]).
       - If not given, the order is kept right by itself. A listed drive that moves to another slot stays listed under
         its
-        new name.
+        new name, and the first disk of a guest that has none goes into an empty order.
     type: list
     elements: str
   undeclared:
@@ -770,7 +770,7 @@ options:
           - Devices in the order in which the guest tries to start from them, for example V([scsi0, net0]).
           - If not given, the order is kept right by itself. A listed drive that moves to another slot stays listed
             under its
-            new name.
+            new name, and the first disk of a guest that has none goes into an empty order.
         type: list
         elements: str
       undeclared:
