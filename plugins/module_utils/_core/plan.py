@@ -23,6 +23,7 @@ class Facts:
 
     :param storages: as the guest's node sees them, by name; ``None`` when they were not needed and not read.
     :param volumes: looked-up volumes by volume id; ``None`` for one that does not exist.
+    :param listed: what the storages of volumes that do not exist have instead, by storage.
     :param snapshots: the guest's snapshots, when they were needed.
     :param may_use_paths: whether PVE will take absolute paths from this connection (only from a root@pam ticket).
     """
@@ -32,6 +33,7 @@ class Facts:
     volumes: Mapping[str, Volume | None] = field(default_factory=lambda: MappingProxyType({}))
     snapshots: tuple[Snapshot, ...] = ()
     may_use_paths: bool = False
+    listed: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
     def snapshots_with(self, volume: str) -> tuple[str, ...]:
         """The names of the snapshots that name a volume."""
