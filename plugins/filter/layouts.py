@@ -88,7 +88,10 @@ def _merged(host: str, variables: Mapping[str, t.Any]) -> dict[str, dict[str, t.
 
 def _checked(host: str, name: str, layer: t.Any) -> dict[str, dict[str, t.Any]]:
     if not isinstance(layer, Mapping):
-        raise AnsibleFilterError(f"{_NAME}: {host}: {name} is no dictionary of slots")
+        raise AnsibleFilterError(
+            f"{_NAME}: {host}: {name} is no dictionary of slots; write for example "
+            f"{name}: {{scsi0: {{storage: local-lvm, size: 32G}}}}"
+        )
     for slot, options in layer.items():
         if not isinstance(options, Mapping):
             raise AnsibleFilterError(

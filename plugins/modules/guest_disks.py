@@ -287,6 +287,7 @@ def main() -> None:
         Rules(
             mutually_exclusive=tuple(("guests", option) for option in _FOR_ONE),
             required_one_of=(("vmid", "name", "guests"),),
+            spares_guests=True,
         ),
     )
 

@@ -74,7 +74,13 @@ def test_other_guests_are_converged(lab: Lab) -> None:
     assert lab.config(110)["scsi0"] == "local-lvm:vm-110-disk-0,cache=none,size=64M"
     assert {request.path for request in lab.writes()} == {"/nodes/pve1/qemu/110/config"}
     failure = outcome.failure or ""
-    assert failure.startswith(f"{len(declared)} of {len(declared) + 1} guests failed; 1 of {len(declared) + 1} guests")
+    assert failure.startswith(
+        f"{len(declared)} of {len(declared) + 1} guests failed, 1 was changed, 0 are as declared."
+    )
+    again = converge(lab, *declared, GOOD, check=True).failure or ""
+    assert again.startswith(
+        f"{len(declared)} of {len(declared) + 1} guests failed, 0 would be changed, 1 is as declared."
+    )
 
 
 @pytest.mark.parametrize("limits", [{"concurrency": 0}, {"task_timeout": 0}, {"task_timeout": -1}, {"bwlimit": -1}])
@@ -126,6 +132,40 @@ def test_through_ansible(lab: Lab) -> None:
     assert mixed.changed
     assert [guest["failed"] for guest in mixed.guests] == [True, False]
     assert mixed.result["msg"] == "\n".join(
-        ["1 of 2 guests failed; 1 of 2 guests are as declared or could be changed.", *cases[0]["errors"]]
+        ["1 of 2 guests failed, 1 was changed, 0 are as declared.", *cases[0]["errors"]]
     )
+    assert {request.path for request in lab.writes()} == {"/nodes/pve1/qemu/110/config"}
+
+
+def test_a_typo_is_one_guests_refusal_through_ansible(lab: Lab) -> None:
+    """What Ansible itself would stop every guest for, in the arguments and by way of the role's filter."""
+    lab.change(110, scsi0="local-lvm:vm-110-disk-0,size=64M")
+    lab.requests.clear()
+    wrong = {"cahce": "none", "iothread": "maybe", "format": "qcow3", "iops": "many", "discard": True}
+    hosts = {"db1": {"proxmox_vmid": 100, "proxmox_disks": {"scsi0": wrong, "scsi1": {"unset": ["x"]}}}}
+    hosts["good1"] = {"proxmox_vmid": 110, "proxmox_disks": {"scsi0": {"cache": "none"}}}
+    tasks = [
+        {
+            "name": "many",
+            "vars": {"inventory": hosts},
+            "diskwright.proxmox.guest_disks": {
+                "guests": "{{ inventory | diskwright.proxmox.guest_layouts(inventory) }}"
+            },
+            "ignore_errors": True,
+        },
+        {"name": "one", "diskwright.proxmox.guest_disks": {"vmid": 100, "disks": [{"cahce": "none"}]}},
+    ]
+    run = run_playbook(play(tasks), token_env(lab))
+    many = run.task("many")
+    assert [guest["failed"] for guest in many.guests] == [True, False]
+    said = many.guests[0]["errors"]
+    assert sorted(said[:4]) == [
+        "db1 (100 on pve1): scsi0: cahce: there is no such option; did you mean cache?",
+        "db1 (100 on pve1): scsi0: format=qcow3: is not known; write one of raw, qcow2, vmdk",
+        "db1 (100 on pve1): scsi0: iops=many: is not allowed; write a whole number of at least 0",
+        "db1 (100 on pve1): scsi0: iothread=maybe: is not allowed; write true or false",
+    ]
+    assert len(said) == 5
+    assert said[4].startswith("db1 (100 on pve1): scsi1: unset=x: scsi has no such option")
+    assert run.task("one").result["msg"].startswith("db1 (100 on pve1): slot '' does not exist; ")
     assert {request.path for request in lab.writes()} == {"/nodes/pve1/qemu/110/config"}

@@ -63,13 +63,14 @@ boot:
   description:
     - Devices in the order in which the guest tries to start from them, for example V([scsi0, net0]).
     - If not given, the order is kept right by itself. A listed drive that moves to another slot stays listed under its
-      new name.
+      new name, and the first disk of a guest that has none goes into an empty order.
   type: list
   elements: str
 undeclared:
   description:
     - What happens to drives that the guest has and O(@P@disks) does not list.
-    - With V(keep) nothing, and the result names them. With V(report) the diff names them as well.
+    - With V(keep) nothing. The result names them, and so does the diff of a guest that something else changes.
+    - With V(report) nothing either, but the diff names them also when nothing changes.
     - With V(detach) undeclared disks are detached. Their volumes are kept as unused. CD-ROM, cloud-init, EFI and TPM
       drives are never touched in this way.
   type: str

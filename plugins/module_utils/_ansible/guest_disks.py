@@ -70,7 +70,7 @@ class GuestDisks:
         return Result(
             data={"guests": guests},
             changed=any(guest["changed"] for guest in guests),
-            failure=summary(jobs) if any(job.failed for job in jobs) else None,
+            failure=summary(jobs, executed=executed) if any(job.failed for job in jobs) else None,
             diff=diff_text(jobs, self._policy),
             warnings=[text for guest in guests for text in guest["warnings"]],
         )

@@ -7,7 +7,9 @@
 from __future__ import annotations
 
 import typing as t
-from dataclasses import asdict
+from dataclasses import asdict, replace
+
+from .._core.actions import Move, Resize
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -140,15 +142,21 @@ def plan_text(plan: Plan, rules: Mapping[str, str] | None = None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _lines(plan: Plan) -> Iterator[tuple[Action, Line]]:
+def _lines(plan: Plan) -> Iterator[tuple[Action | None, Line]]:
+    """The lines of a plan, each with its step; what PVE does to the boot order by itself has none."""
     for action in plan.actions:
-        if action.line is not None:
+        if isinstance(action, Move) and action.loss is not None:
+            yield action, replace(action.line, detail="")
+            yield action, action.loss
+        elif action.line is not None:
             yield action, action.line
+    if plan.boot_line is not None:
+        yield None, plan.boot_line
 
 
-def _details(plan: Plan, action: Action, line: Line, rules: Mapping[str, str]) -> str:
+def _details(plan: Plan, action: Action | None, line: Line, rules: Mapping[str, str]) -> str:
     """What stands behind a step: its own words, whether it waits, and which rules chose its options."""
-    copies = action.verb in ("resize", "move")  # these act at once, whatever else of the slot waits
+    copies = isinstance(action, (Resize, Move))  # these act at once, whatever else of the slot waits
     waits = "" if copies else _waiting_slots(plan).get(line.subject, "")
     chosen = "" if copies else rules.get(line.subject, "")
     return "   ".join(part for part in (_joined(line.detail, waits), chosen) if part)
@@ -165,12 +173,19 @@ def _waiting_slots(plan: Plan) -> dict[str, str]:
     return dict.fromkeys(touched & keys, "takes effect at the next start")
 
 
-def summary(jobs: Iterable[Job]) -> str:
-    """Why a run failed, every guest's every reason."""
+def summary(jobs: Iterable[Job], *, executed: bool) -> str:
+    """Why a run failed, every guest's every reason.
+
+    :param executed: whether the plans were carried out, or check mode stopped before that.
+    """
     all_jobs = list(jobs)
     failed = [job for job in all_jobs if job.failed]
     reasons = [message for job in failed for message in job.messages]
     if len(all_jobs) == 1:
         return "\n".join(reasons)
-    others = f"{len(all_jobs) - len(failed)} of {len(all_jobs)} guests are as declared or could be changed"
-    return "\n".join([f"{len(failed)} of {len(all_jobs)} guests failed; {others}.", *reasons])
+    well = [job for job in all_jobs if not job.failed]
+    changed = sum(bool(job.outcome.done if job.outcome else job.plan and job.plan.changed) for job in well)
+    verb = ("was" if changed == 1 else "were") if executed else "would be"
+    kept = f"{len(well) - changed} {'is' if len(well) - changed == 1 else 'are'} as declared"
+    counts = f"{len(failed)} of {len(all_jobs)} guests failed, {changed} {verb} changed, {kept}."
+    return "\n".join([counts, *reasons])

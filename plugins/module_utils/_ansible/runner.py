@@ -14,6 +14,7 @@ from ansible.module_utils.basic import AnsibleModule
 from .._core.errors import DiskwrightError
 from .._pve.client import Client
 from .connection import connection_argument_spec, endpoint
+from .spared import SparingModule
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -52,10 +53,14 @@ class Work(t.Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """How arguments go together, as AnsibleModule takes it."""
+    """How arguments go together, as AnsibleModule takes it.
+
+    :param spares_guests: whether a mistake in one guest's declaration is left to the work, as that guest's refusal.
+    """
 
     mutually_exclusive: tuple[tuple[str, ...], ...] = ()
     required_one_of: tuple[tuple[str, ...], ...] = ()
+    spares_guests: bool = False
 
 
 def run_api_module(
@@ -79,7 +84,8 @@ def run_api_module(
 def make_module(spec: Mapping[str, Mapping[str, t.Any]], rules: Rules | None) -> AnsibleModule:
     """The AnsibleModule with these arguments."""
     together = rules or Rules()
-    return AnsibleModule(
+    kind = SparingModule if together.spares_guests else AnsibleModule
+    return kind(
         argument_spec=dict(spec),
         supports_check_mode=True,
         mutually_exclusive=list(together.mutually_exclusive),

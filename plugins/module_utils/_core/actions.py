@@ -315,6 +315,13 @@ class Move(Action):
             fate = "destroyed, its content is made anew"
         return Line("~", str(self.slot), ", ".join(places) or f"copied on {self.storage}", f"{source} {fate}")
 
+    @property
+    def loss(self) -> Line | None:
+        """The volume that is destroyed once it is copied, as a line of its own."""
+        if not self.delete_source or self.drive.is_new:
+            return None
+        return Line("!", str(self.slot), f"volume {self.drive.volume} is destroyed", "once it is copied")
+
 
 @dataclass(frozen=True, slots=True)
 class Controller(Action):

@@ -271,10 +271,8 @@ def destroy(draft: Draft, slot: Slot, current: Drive) -> None:
 def _destroy_problem(draft: Draft, slot: Slot, volume: str) -> tuple[str, str] | None:
     guest = draft.guest
     if not draft.layout.allow_destroy:
-        return (
-            f"it would destroy {volume}",
-            "write allow_destroy: true for the task, or state: detached to keep the volume",
-        )
+        other = f"take {slot} out of the declaration" if slot.is_unused else "state: detached"
+        return f"it would destroy {volume}", f"write allow_destroy: true for the task, or {other} to keep the volume"
     others = {*guest.configured.slots_of(volume), *guest.live.slots_of(volume)} - {slot}
     if others:
         return f"{volume} is in {min(others)} too", f"detach it from {min(others)} first"

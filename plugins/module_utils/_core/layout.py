@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from types import MappingProxyType
 
 from .drive import make_drive
 from .errors import ParseError, Refusal
-from .options import ALIASES, TABLE
+from .options import ALIASES, TABLE, read_boolean
 from .size import human_size, parse_size
 from .slot import Slot, find_slot, parse_slot
 
@@ -25,6 +26,12 @@ POWER = ("never", "stop_if_needed")
 #: Spellings with underscores, which is how Ansible users write names, beside PVE's own.
 _OPTION_SPELLINGS = MappingProxyType(
     {**{name: name for name in TABLE}, **{name.replace("-", "_"): name for name in TABLE}, **ALIASES}
+)
+#: What a guest, and what a slot, can be told beside the options of its drive.
+_GUEST_KEYS = tuple("vmid name node disks scsihw boot undeclared power revert_leftovers facts".split())
+_DISK_KEYS = tuple(
+    "slot state storage size minimum format volume moved_from import_from media iso cloudinit unset delete_source "
+    "flatten".split()
 )
 
 
@@ -117,6 +124,24 @@ class _Collector:
             self.add(slot, option, "", problem, remedy or "correct it")
             return None
 
+    def check_names(self, slot: str, data: Mapping[str, object], known: Sequence[str]) -> None:
+        """Refuse what nothing is called, a typo above all."""
+        for name in data:
+            if name not in known:
+                likely = get_close_matches(str(name), known, n=1)
+                remedy = f"did you mean {likely[0]}?" if likely else "remove it, or see what guest_disks takes"
+                self.add(slot, str(name), None, "there is no such option", remedy)
+
+    def flag(self, slot: str, option: str, value: object, default: bool) -> bool:
+        """Read a yes or no."""
+        if value is None or isinstance(value, bool):
+            return default if value is None else value
+        try:
+            return read_boolean(value)
+        except ParseError:
+            self.add(slot, option, value, "is not allowed", "write true or false")
+            return default
+
 
 def read_layout(data: Mapping[str, object], defaults: Layout | None = None) -> tuple[Layout, tuple[Refusal, ...]]:
     """Read one guest's declaration.
@@ -130,6 +155,7 @@ def read_layout(data: Mapping[str, object], defaults: Layout | None = None) -> t
     vmid, name = data.get("vmid"), data.get("name")
     head = Layout(vmid=int(str(vmid)) if vmid is not None else None, name=str(name) if name else None)
     collector = _Collector(head.label)
+    collector.check_names("", data, _GUEST_KEYS)
     disks = tuple(_read_disks(data.get("disks") or (), collector))
     boot = data.get("boot")
     layout = Layout(
@@ -141,7 +167,7 @@ def read_layout(data: Mapping[str, object], defaults: Layout | None = None) -> t
         boot=None if boot is None else tuple(str(device) for device in _sequence(boot)),
         undeclared=_choice(data.get("undeclared"), UNDECLARED, "undeclared", collector) or base.undeclared,
         power=_choice(data.get("power"), POWER, "power", collector) or base.power,
-        revert_leftovers=_flag(data.get("revert_leftovers"), base.revert_leftovers),
+        revert_leftovers=collector.flag("", "revert_leftovers", data.get("revert_leftovers"), base.revert_leftovers),
         allow_destroy=base.allow_destroy,
     )
     _check_slots(layout, collector)
@@ -154,10 +180,6 @@ def _sequence(value: object) -> Sequence[object]:
 
 def _text(value: object) -> str | None:
     return None if value is None or value == "" else str(value)
-
-
-def _flag(value: object, default: bool) -> bool:
-    return default if value is None else bool(value)
 
 
 def _choice(value: object, allowed: Sequence[str], option: str, collector: _Collector, slot: str = "") -> str | None:
@@ -181,6 +203,11 @@ def _read_disks(disks: object, collector: _Collector) -> Iterator[Disk]:
 
 def _read_disk(slot: Slot, entry: Mapping[str, object], collector: _Collector) -> Disk:
     where = str(slot)
+    collector.check_names(where, entry, (*_DISK_KEYS, *_OPTION_SPELLINGS))
+    minimum, cloudinit, delete_source, flatten = (
+        collector.flag(where, name, entry.get(name), False)
+        for name in ("minimum", "cloudinit", "delete_source", "flatten")
+    )
     moved_from = collector.parse(where, "moved_from", _text(entry.get("moved_from")), parse_slot)
     size = collector.parse(where, "size", entry.get("size"), parse_size)
     media = _choice(entry.get("media"), ("disk", "cdrom"), "media", collector, where)
@@ -189,18 +216,18 @@ def _read_disk(slot: Slot, entry: Mapping[str, object], collector: _Collector) -
         state=_choice(entry.get("state"), STATES, "state", collector, where) or "present",
         storage=_text(entry.get("storage")),
         size=size if isinstance(size, int) else None,
-        minimum=_flag(entry.get("minimum"), False),
+        minimum=minimum,
         format=_choice(entry.get("format"), FORMATS, "format", collector, where),
         volume=_text(entry.get("volume")),
         moved_from=moved_from if isinstance(moved_from, Slot) else None,
         import_from=_text(entry.get("import_from")),
         media=media,
         iso=_text(entry.get("iso")),
-        cloudinit=_flag(entry.get("cloudinit"), False),
+        cloudinit=cloudinit,
         options=MappingProxyType(dict(_read_options(slot, entry, collector))),
         unset=tuple(_read_unset(slot, entry, collector)),
-        delete_source=_flag(entry.get("delete_source"), False),
-        flatten=_flag(entry.get("flatten"), False),
+        delete_source=delete_source,
+        flatten=flatten,
     )
 
 

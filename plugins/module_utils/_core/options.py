@@ -128,6 +128,17 @@ class Option:
             return stored  # PVE has a value that this table does not know: only the same text means the same
 
 
+def read_boolean(value: object) -> bool:
+    """A yes or no, as YAML and PVE write it.
+
+    :raises ParseError: it is neither.
+    """
+    text = _as_text(value).lower()
+    if text not in _TRUE | _FALSE:
+        raise ParseError(f"'{text}' is neither true nor false")
+    return text in _TRUE
+
+
 def _as_text(value: object) -> str:
     if isinstance(value, bool):
         return "1" if value else "0"

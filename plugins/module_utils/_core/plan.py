@@ -7,10 +7,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from .actions import Action, Call
+from .actions import Action, BootOrder, Call, Line
 from .errors import Refusal
 from .guest import Guest, Snapshot, Volume
 from .slot import Slot
@@ -23,6 +23,7 @@ class Facts:
 
     :param storages: as the guest's node sees them, by name; ``None`` when they were not needed and not read.
     :param volumes: looked-up volumes by volume id; ``None`` for one that does not exist.
+    :param listed: what the storages of volumes that do not exist have instead, by storage.
     :param snapshots: the guest's snapshots, when they were needed.
     :param may_use_paths: whether PVE will take absolute paths from this connection (only from a root@pam ticket).
     """
@@ -32,6 +33,7 @@ class Facts:
     volumes: Mapping[str, Volume | None] = field(default_factory=lambda: MappingProxyType({}))
     snapshots: tuple[Snapshot, ...] = ()
     may_use_paths: bool = False
+    listed: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
 
     def snapshots_with(self, volume: str) -> tuple[str, ...]:
         """The names of the snapshots that name a volume."""
@@ -79,6 +81,16 @@ class Plan:
     def actions(self) -> tuple[Action, ...]:
         """The steps of all calls that a user sees, in their order."""
         return tuple(action for action in self._all_actions() if action.line is not None)
+
+    @property
+    def boot_line(self) -> Line | None:
+        """The boot order as PVE changes it by itself beside the steps, or ``None`` when it does not."""
+        orders = [action.after for action in self.actions if isinstance(action, BootOrder)]
+        shown = orders[-1] if orders else self.before.configured.boot
+        after = self.after.configured.boot
+        if after is None or after == shown:
+            return None
+        return replace(BootOrder(None, shown, after).line, detail="by Proxmox VE itself")
 
     def _all_actions(self) -> Iterator[Action]:
         for call in self.calls:

@@ -104,7 +104,8 @@ def make_plan(facts: Facts, layout: Layout) -> Plan:
     draft.refusals.extend(shared_volumes(before, after))
     draft.refusals.extend(without_place(before, after, calls))
     if calls:
-        draft.refusals.extend(reused_numbers(after, layout))
+        already = {refusal.slot for refusal in draft.refusals}
+        draft.refusals.extend(refusal for refusal in reused_numbers(after, layout) if refusal.slot not in already)
     undeclared = _undeclared(before, layout, draft)
     refused = bool(draft.refusals)
     calls, after = ((), before) if refused else (calls, after)
@@ -275,6 +276,8 @@ def _plan_boot(draft: Draft) -> None:
         if after.configured.boot != wanted:
             draft.add(BootOrder(None, configured.boot, wanted))
         return
+    if configured.boot == Boot():
+        _fill_empty_order(draft)
     if configured.bootdisk in renames:
         draft.add(BootDisk(None, configured.bootdisk or "", renames[configured.bootdisk or ""]))
     if configured.boot is not None and any(name in renames for name in configured.boot.devices):
@@ -283,6 +286,21 @@ def _plan_boot(draft: Draft) -> None:
     for action in switches:
         if action.drive.is_cdrom and action.boot_follows:  # PVE takes it out of the order and puts it in again
             draft.warn(action.slot, "as a CD-ROM drive it comes last in the boot order; write boot to say where")
+
+
+def _fill_empty_order(draft: Draft) -> None:
+    """Put a guest's first disk into its empty boot order; where it has disks, the order may be empty on purpose."""
+    arriving = [
+        action.slot
+        for action in draft.actions
+        if isinstance(action, (Create, Attach)) and action.drive.is_disk and action.slot and not action.slot.is_firmware
+    ]
+    if not arriving:
+        return
+    if any(drive.is_disk and not slot.is_firmware for slot, drive in draft.guest.configured.drives.items()):
+        draft.warn(None, f"its boot order is empty, and {arriving[0]} is not put into it; write boot to start from it")
+        return
+    draft.add(BootOrder(None, Boot(), Boot((str(arriving[0]),))))
 
 
 def _check_boot(draft: Draft, after: Guest) -> None:

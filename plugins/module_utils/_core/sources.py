@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from difflib import get_close_matches
 
 from .actions import Attach, Create, Media, Switch, drive_request
 from .draft import Draft
@@ -18,6 +19,11 @@ from .projection import TPM_SIZE, can_hotplug, keeps_volume, new_drive
 from .size import allocation_gib, human_size
 from .slot import Slot, find_slot
 from .storage import Storage
+
+# What stands before the name of a file that is no guest's volume.
+_FOLDERS = ("iso/", "import/")
+# How many volumes a message names.
+_SHOWN = 3
 
 
 def resolve_volume(guest: Guest, volume: str) -> str | None:
@@ -58,6 +64,29 @@ def _storage_problem(storage: Storage) -> tuple[str, str] | None:
     if "images" not in storage.content:
         return "does not have the content type images", "add it to the storage's content, or use another storage"
     return None
+
+
+def _absent(draft: Draft, name: str, kind: str) -> tuple[str, str]:
+    """Why a volume can't be used that is not there, and what its storage has instead."""
+    storage = name.partition(":")[0]
+    listed = draft.facts.listed.get(storage, ())
+    prefix = next((prefix for folder in _FOLDERS if name.startswith(prefix := f"{storage}:{folder}")), None)
+    if prefix is not None:
+        there = [other for other in listed if other.startswith(prefix)]
+        likely = get_close_matches(name.removeprefix(prefix), [other.removeprefix(prefix) for other in there], n=1)
+        advice = f"did you mean {prefix}{likely[0]}?" if likely else _some_of(storage, there)
+    else:  # disks are told from each other by a number, so that the most alike is as likely the wrong one
+        taken = {drive.volume for drive in draft.guest.configured.drives.values()}
+        owner = make_drive(name).owner or draft.guest.vmid
+        advice = _some_of(storage, [o for o in listed if make_drive(o).owner == owner and o not in taken])
+    advice = advice or f"name {'an image' if kind == 'image' else 'a volume'} as PVE lists it"
+    empty = " (none empties the drive)" if kind == "image" else ""
+    return f"there is no such {kind} on {draft.guest.node}", f"{advice}{empty}"
+
+
+def _some_of(storage: str, volumes: list[str]) -> str:
+    more = f" and {len(volumes) - _SHOWN} more" if len(volumes) > _SHOWN else ""
+    return f"{storage} has {', '.join(volumes[:_SHOWN])}{more}" if volumes else ""
 
 
 def enough_space(draft: Draft, disk: Disk, storage: Storage, size: int) -> bool:
@@ -188,7 +217,7 @@ def _create_import(draft: Draft, disk: Disk) -> None:
         return
     volume = draft.facts.volumes.get(source)
     if volume is None and not source.startswith("/"):
-        draft.refuse(disk.slot, "import_from", source, "there is no such volume", "name a volume as PVE lists it")
+        draft.refuse(disk.slot, "import_from", source, *_absent(draft, source, "volume"))
         return
     if _content_of(source) not in (None, "import"):
         problem = f"PVE imports disks and images, and this is of the content type {_content_of(source)}"
@@ -254,7 +283,7 @@ def _may_attach(draft: Draft, disk: Disk, volume: str) -> bool:
     if arriving:
         draft.refuse(disk.slot, "volume", volume, f"{arriving[0]} is to receive it too", "declare it for one slot")
     elif draft.facts.volumes.get(volume) is None and not volume.startswith("/"):
-        draft.refuse(disk.slot, "volume", volume, "there is no such volume", "name a volume as PVE lists it")
+        draft.refuse(disk.slot, "volume", volume, *_absent(draft, volume, "volume"))
     elif (content := _content_of(volume)) is not None:
         remedy = {"iso": f"write iso: {volume}", "import": f"write import_from: {volume}"}
         problem = f"it is no disk's volume, but of the content type {content}"
@@ -371,9 +400,7 @@ def media(draft: Draft, disk: Disk, current: Drive | None) -> None:
     changes = current is None or wanted.volume != current.volume
     known = ("none", "cdrom") if wanted.storage is None else (name for name, one in draft.facts.volumes.items() if one)
     if changes and wanted.volume not in known and not wanted.volume.startswith("/"):
-        draft.refuse(
-            disk.slot, "iso", wanted.volume, "there is no such image", "name an image as PVE lists it, or none"
-        )
+        draft.refuse(disk.slot, "iso", wanted.volume, *_absent(draft, wanted.volume, "image"))
         return
     if changes and wanted.owner is not None:
         problem = f"it is the volume of a disk of guest {wanted.owner}"

@@ -182,12 +182,15 @@ class Surroundings:
     def facts(self, guest: Guest, layout: Layout) -> Facts:
         """Everything that planning this guest needs, and no more."""
         needs = find_needs(guest, layout)
+        volumes = {volume: self.volume(guest.node, volume) for volume in sorted(needs.volumes)}
+        absent = {name.partition(":")[0] for name, volume in volumes.items() if volume is None and ":" in name}
         return Facts(
             guest=guest,
             storages=self.storages(guest.node) if needs.storages else None,
-            volumes=MappingProxyType({volume: self.volume(guest.node, volume) for volume in sorted(needs.volumes)}),
+            volumes=MappingProxyType(volumes),
             snapshots=read_snapshots(self._client, guest) if needs.snapshots else (),
             may_use_paths=self._may_use_paths,
+            listed=MappingProxyType({storage: self.listed(guest.node, storage) for storage in sorted(absent)}),
         )
 
     def storages(self, node: str) -> Mapping[str, Storage]:
@@ -214,6 +217,14 @@ class Surroundings:
         if member:
             return Volume(volid, None, member["format"])
         return Volume(volid, int(data.get("size") or 0), str(data.get("format", "raw")))
+
+    def listed(self, node: str, storage: str) -> tuple[str, ...]:
+        """The volume ids on a storage, for advice; none when it can't be listed."""
+        try:
+            rows = self._client.get(path("nodes", node, "storage", storage, "content"))
+        except ApiError:
+            return ()
+        return tuple(sorted(str(row["volid"]) for row in rows))
 
     def sizes(self, node: str, storage: str) -> Mapping[str, int]:
         """The sizes in bytes of all guests' volumes on a storage, by volume id. A slow call: PVE looks into each."""

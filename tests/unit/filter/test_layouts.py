@@ -57,7 +57,7 @@ def test_the_other_options_of_a_guest_and_pves_own_spellings() -> None:
 @pytest.mark.parametrize(
     ("layer", "message"),
     [
-        (["scsi0"], "a: proxmox_disks is no dictionary of slots"),
+        (["scsi0"], "a: proxmox_disks is no dictionary of slots; write for example proxmox_disks: {scsi0: {sto"),
         ({"scsi0": "local-lvm:32"}, "a: proxmox_disks: scsi0 is no dictionary; write for example scsi0: {storage"),
     ],
 )
