@@ -278,7 +278,8 @@ findings:
       returned: always
       sample: cache-unsafe
     severity:
-      description: V(danger), V(warning) or V(info).
+      description:
+        - V(danger), V(warning) or V(info). The rule V(restart-required) is as bad as what the running guest still has.
       type: str
       returned: always
       sample: danger
