@@ -147,8 +147,8 @@ def _format(view: View) -> Iterator[Finding]:
     if choice is None or view.drive.storage is None:
         return
     mend: Mend | None = None
-    if not view.guest.has_snapshots:  # they stay with the old volume, which then can't go
-        mend = mend_disk(view.slot, {"format": choice.value, "delete_source": True})
+    if not view.guest.has_snapshots:  # they would stay behind, with the old volume
+        mend = mend_disk(view.slot, {"format": choice.value})
     place = Place(view.guest, str(view.slot), "format", view.drive.format or "", choice.value or "", mend)
     yield finding(place, view.verdict(choice, view.drive.format))
 
