@@ -50,7 +50,7 @@ class Auditor:
             if one.rule == RESTART:
                 yield _until_then(one, found, self._found(_as_it_runs(guest)))
             else:  # PVE lets nobody change a template's disks
-                yield replace(one, mend=None) if guest.template else one
+                yield replace(one, mend=None, decides=None) if guest.template else one
 
     def _found(self, guest: Guest) -> Iterator[Finding]:
         """What is found about a guest as it is configured."""
@@ -104,9 +104,11 @@ def _place(one: Finding) -> str:
 def _as_the_policy_has_it(one: Finding, views: list[View]) -> Finding | None:
     """A finding of a check beside a policy: it is none about what the policy wants so."""
     if one.rule == LSI:
-        wanted = {view.controller.value for view in views if view.slot.bus == "scsi"}
-        safe = all(view.may_switch and view.controller.value is not None for view in views if view.slot.bus == "scsi")
-        return None if wanted == {one.actual.split()[0]} else one if safe else replace(one, mend=None)
+        behind = [view for view in views if view.slot.bus == "scsi"]
+        safe = all(view.may_switch and view.controller.value is not None for view in behind)
+        if {view.controller.value for view in behind} == {one.actual.split()[0]}:
+            return None
+        return one if safe else replace(one, mend=None, decides=next((view.decides for view in behind), None))
     view = next((view for view in views if str(view.slot) == one.slot), None)
     if view is None or one.option not in view.here.choices:
         return one
@@ -127,7 +129,7 @@ def _joined(checks: list[Finding], advice: list[Finding]) -> Iterator[Finding]:
             yield one
             continue
         louder = min((one, other), key=lambda found: found.rank[0])
-        yield replace(louder, recommended=other.recommended, mend=other.mend)
+        yield replace(louder, recommended=other.recommended, mend=other.mend, decides=other.decides)
     yield from by_place.values()
 
 
@@ -156,7 +158,8 @@ def _format(view: View) -> Iterator[Finding]:
 def _bus(view: View, mend: Mend | None) -> Iterator[Finding]:
     choice = view.bus
     if choice is not None:
-        place = Place(view.guest, str(view.slot), "bus", view.slot.bus, choice.value or "", mend)
+        decides = view.decides if choice.value == "scsi" and mend is None else None
+        place = Place(view.guest, str(view.slot), "bus", view.slot.bus, choice.value or "", mend, decides=decides)
         yield finding(place, view.verdict(choice, view.slot.bus))
 
 
@@ -216,5 +219,5 @@ def _controller(views: list[View]) -> Iterator[Finding]:
     actual = view.guest.configured.scsihw
     mend = {"proxmox_disks_scsihw": view.switch} if view.may_switch else None
     shown = actual or f"{DEFAULT_CONTROLLER} (PVE's default)"
-    place = Place(view.guest, _CONTROLLER, _CONTROLLER, shown, view.switch or "", mend)
+    place = Place(view.guest, _CONTROLLER, _CONTROLLER, shown, view.switch or "", mend, decides=view.decides)
     yield finding(place, view.verdict(view.controller, actual))

@@ -26,8 +26,10 @@ Row = dict[str, t.Any]
 #: The worst first.
 SEVERITIES = ("danger", "warning", "info")
 _NAMED = 6  # guests named in a line about many
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 _DECLARATION, _BOOT = "proxmox_disks", "proxmox_disks_boot"
 _DESTROYS = "destroys its data; needs -e guest_disks_allow_destroy=true"
+_DECIDES = "says what nobody knows yet, if it is so; the next audit then says what mends it"
 _TEMPLATE = re.compile(r"\{[{%#]")
 
 
@@ -66,6 +68,8 @@ def _finding(row: Mapping[str, t.Any]) -> Row:
     decision, note = ("", "")
     if mend is not None and _destroys(mend):  # that is for a person, who writes it on purpose
         decision, note, mend = flow_text(mend), _DESTROYS, None
+    elif row.get("decides"):
+        decision, note = flow_text({"disk_audit_facts": {"guests": {_called(row): row["decides"]}}}), _DECIDES
     return {
         "vmid": row["vmid"],
         "name": one_line(row.get("name")),
@@ -96,6 +100,12 @@ def _mend(mend: Mapping[str, t.Any] | None) -> Row | None:
     if any(str(name).startswith(_DECLARATION) for name in mend):
         return dict(mend)
     return {_DECLARATION: dict(mend)}
+
+
+def _called(row: Mapping[str, t.Any]) -> str:
+    """What facts about a guest go by: its name, or its number where the name is none that Proxmox VE gives."""
+    name = str(row.get("name"))
+    return name if _NAME.fullmatch(name) else str(row["vmid"])
 
 
 def _destroys(mend: Mapping[str, t.Any]) -> bool:

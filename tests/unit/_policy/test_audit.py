@@ -151,6 +151,23 @@ def test_a_second_disk_on_virtio_scsi_stays_there() -> None:
     assert audit(guest({**config, **disks})) == {}
 
 
+@pytest.mark.parametrize("case", [case for case in CASES if case.finding["mend"] is None], ids=str)
+def test_where_a_fact_decides_the_finding_says_which(case: Case) -> None:
+    """Exactly where nobody knows of drivers; once that is said, a declaration mends it."""
+    running, pending = case.seed.get("running", False), case.seed.get("pending")
+    found = guest(case.config, running=running, pending=pending, has_snapshots="snapshots" in case.seed)
+    place = case.finding["slot"], case.finding["option"]
+    finding = audit(found, facts=case.facts)[place]
+    assert (finding.decides is not None) == ("nobody knows" in case.case)
+    if finding.decides is not None:
+        assert audit(found, facts=finding.decides)[place].mend is not None
+
+
+def test_a_template_asks_nobody() -> None:
+    found = guest({"ostype": "win10", "scsi0": "local-lvm:base-100-disk-0"}, template=True)
+    assert [one.decides for one in audit(found).values()] == [None]
+
+
 # ---- the controller
 
 

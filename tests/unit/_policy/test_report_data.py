@@ -217,6 +217,15 @@ def test_what_destroys_data_is_shown_beside_what_is_pasted(options: dict[str, An
     assert [(row["mendable"], bool(row["declaration"])) for row in result["rules"]] == [(1, True), (0, False)]
 
 
+@pytest.mark.parametrize(("name", "key"), [("win1", "win1"), ("on", "on"), ("{{ 1 }}", "1"), ("a b", "1")])
+def test_a_fact_that_decides_is_written_as_the_role_takes_it(name: str, key: str) -> None:
+    facts = {"guest": {"virtio_drivers": "all"}}
+    (row,) = report(guest(1), findings=[finding(1, name=name, decides=facts)])["findings"]
+    assert yaml.safe_load(row["decision"]) == {"disk_audit_facts": {"guests": {key: facts}}}
+    if name == "win1":
+        assert row["decision"] == "disk_audit_facts: {guests: {win1: {guest: {virtio_drivers: all}}}}"
+
+
 @pytest.mark.parametrize("value", ["a", "on", "No", "1", "1e3", "a: b", "ä", '"', "", True, None, 3, ["a", "y"]])
 def test_data_on_one_line_is_yaml(value: Any) -> None:
     data = {"disks": {"unused0": {"state": value, "Yes": 1}}}
