@@ -158,9 +158,12 @@ def _format(view: View) -> Iterator[Finding]:
 def _bus(view: View, mend: Mend | None) -> Iterator[Finding]:
     choice = view.bus
     if choice is not None:
+        verdict = view.verdict(choice, view.slot.bus)
+        if verdict.rule == "virtio-scsi" and view.slot.bus == "virtio":
+            verdict = replace(verdict, severity="info")  # the guest is well off on either, and a move is a risk
         decides = view.decides if choice.value == "scsi" and mend is None else None
         place = Place(view.guest, str(view.slot), "bus", view.slot.bus, choice.value or "", mend, decides=decides)
-        yield finding(place, view.verdict(choice, view.slot.bus))
+        yield finding(place, verdict)
 
 
 def _bus_mend(view: View, taken: set[Slot]) -> Mend | None:
