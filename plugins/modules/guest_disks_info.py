@@ -278,7 +278,8 @@ findings:
       returned: always
       sample: cache-unsafe
     severity:
-      description: V(danger), V(warning) or V(info).
+      description:
+        - V(danger), V(warning) or V(info). The rule V(restart-required) is as bad as what the running guest still has.
       type: str
       returned: always
       sample: danger
@@ -305,6 +306,13 @@ findings:
       type: dict
       returned: always
       sample: {proxmox_disks: {scsi0: {cache: none}}}
+    decides:
+      description:
+        - A fact about the guest that nobody knows and that would let a declaration mend it, if it holds. Say it in
+          O(facts), below C(guests) and the guest's name. V(null) where that is not what lacks.
+      type: dict
+      returned: always
+      sample: {guest: {virtio_drivers: all}}
     bytes:
       description: Space that it is about.
       type: int

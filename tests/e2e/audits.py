@@ -59,8 +59,8 @@ def alone(finding: Finding) -> dict[str, dict[str, Any]]:
 
 
 def mend(lab: Lab, hostvars: Mapping[str, Mapping[str, Any]], **params: Any) -> Outcome:
-    """Converge with these variables, as the role guest_disks does. Unused volumes go."""
-    outcome = converge(lab, *guest_layouts(hostvars, hostvars), allow_destroy=True, **params)
+    """Converge with these variables, as the role guest_disks does."""
+    outcome = converge(lab, *guest_layouts(hostvars, hostvars), **params)
     assert outcome.errors == []
     return outcome
 

@@ -449,6 +449,7 @@ def test_fail_on(tmp_path: Path, fail_on: str, findings: bool, code: int) -> Non
     run = run_playbook(play([{"include_role": {"name": "diskwright.proxmox.disk_audit"}, "vars": words}]), {})
     summary = json.loads((tmp_path / "disk-audit.json").read_text())["summary"]
     assert run.code == code, run.text
+    assert summary["counts"] in run.text and f"{summary['verdict']} See {tmp_path}" in run.text
     if code:
         assert summary["counts"] in run.text
         assert str(tmp_path) in run.text

@@ -44,7 +44,7 @@ import functools
 import json
 import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -60,6 +60,15 @@ from lab.samples import make
 
 DEFAULT = Path(__file__).parent / "default.yml"
 Seed = Mapping[str, Any]
+_GROUPS = "nodes password storages bridges images users roles acl pools files web guests".split()
+_GUEST = (
+    "vmid name node ostype protection running tags pool config contents pending snapshots template lock busy agent"
+    " volumes"
+).split()
+
+
+class SeedError(ValueError):
+    """What is wrong with a seed that a person wrote, on one line."""
 
 
 @functools.cache
@@ -72,6 +81,53 @@ def read(seed: Seed | Path | str | None) -> dict[str, Any]:
     """The seed over the default one: what it does not name at the top level is taken from there."""
     own = seed if isinstance(seed, Mapping) or seed is None else yaml.safe_load(Path(seed).read_text())
     return copy.deepcopy({**_default(), **(own or {})})
+
+
+def load(path: Path) -> dict[str, Any]:
+    """A seed that a person wrote, over the default one.
+
+    :raises SeedError: for a file that can't be read and for what no lab can hold.
+    """
+    try:
+        own = yaml.safe_load(path.read_text("utf-8"))
+    except OSError as error:
+        raise SeedError(f"{path} can't be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SeedError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if own is not None and not isinstance(own, dict):
+        raise SeedError(f"{path} holds no dictionary; it takes {', '.join(_GROUPS)}")
+    seed = read(own)
+    problem = next(_problems(seed), None)
+    if problem is not None:
+        raise SeedError(f"{path}: {problem}")
+    return seed
+
+
+def _problems(seed: Seed) -> Iterator[str]:
+    yield from (f"there is no '{name}'; it takes {', '.join(_GROUPS)}" for name in seed if name not in _GROUPS)
+    seen: set[int] = set()
+    for number, words in enumerate(seed.get("guests") or [], 1):
+        if not isinstance(words, dict) or not isinstance(words.get("vmid"), int):
+            yield f"guest {number} of the list has no vmid; write vmid: {99 + number}"
+            return
+        vmid = words["vmid"]
+        strange = (name for name in words if name not in _GUEST)
+        yield from (f"guest {vmid} has no '{name}'; it takes {', '.join(_GUEST)}" for name in strange)
+        if vmid in seen:
+            yield f"guest {vmid} is there twice"
+        seen.add(vmid)
+        if words.get("node", seed["nodes"][0]) not in seed["nodes"]:
+            yield f"guest {vmid} is on node '{words['node']}'; the nodes are {', '.join(seed['nodes'])}"
+        yield from _unknown_storages(vmid, words, seed)
+
+
+def _unknown_storages(vmid: int, words: Mapping[str, Any], seed: Seed) -> Iterator[str]:
+    for group in ("config", "pending"):
+        values = {key: _text(value) for key, value in (words.get(group) or {}).items() if value is not None}
+        for slot, drive in drives(values, unused=True):
+            storage = drive.file.partition(":")[0]
+            if managed(drive.file) and storage not in seed["storages"]:
+                yield f"guest {vmid}: {slot} is on storage '{storage}'; the storages are {', '.join(seed['storages'])}"
 
 
 def plant(cluster: Cluster, seed: Seed) -> None:

@@ -4,7 +4,10 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,10 @@ import pytest
 import requests
 
 from lab import Lab
+from lab.__main__ import SEED as SEED_OF_THE_DEMO
+from lab.__main__ import TOP, environment
 from lab.agent import agent_of
+from lab.seed import SeedError, load
 
 SEED: dict[str, Any] = {
     "nodes": ["pve1", "pve2"],
@@ -27,6 +33,52 @@ SEED: dict[str, Any] = {
         {"vmid": 101, "node": "pve2", "config": {"virtio0": "tank:vm-101-disk-0,size=8M"}, "snapshots": ["before"]},
     ],
 }
+
+
+MISTAKES = [
+    ("guests: [{vmid: 100, node: pve7}]", "guest 100 is on node 'pve7'; the nodes are pve1"),
+    ("guests: [{name: db1}]", "guest 1 of the list has no vmid; write vmid: 100"),
+    ("guests: [{vmid: 100}, {vmid: 100}]", "guest 100 is there twice"),
+    ("guests: [{vmid: 100, disks: {}}]", "guest 100 has no 'disks'; it takes vmid, name"),
+    ('guests: [{vmid: 100, config: {scsi0: "nowhere:a,size=1G"}}]', "guest 100: scsi0 is on storage 'nowhere'; the"),
+    ("guest: []", "there is no 'guest'; it takes nodes"),
+    ("- guests", "holds no dictionary"),
+    ("guests: [", "is no YAML: while parsing"),
+]
+
+
+def lab_command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "lab", "--port", "0", *arguments]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1]), "COLUMNS": "200"}
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=60)
+
+
+@pytest.mark.parametrize(("text", "message"), MISTAKES)
+def test_a_mistake_in_a_seed_is_told_and_nothing_is_made(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "seed.yml").write_text(text)
+    with pytest.raises(SeedError) as told:
+        load(tmp_path / "seed.yml")
+    assert message in str(told.value) and "\n" not in str(told.value)
+
+
+def test_the_command_tells_a_mistake_on_one_line(tmp_path: Path) -> None:
+    run = lab_command("--state", str(tmp_path / "lab"), "--seed", str(tmp_path / "none.yml"))
+    assert (run.returncode, run.stdout) == (2, "")
+    assert run.stderr == f"lab: {tmp_path}/none.yml can't be read: No such file or directory\n"
+    assert not (tmp_path / "lab").exists()
+
+
+def test_the_command_says_where_seeds_are_explained() -> None:
+    text = " ".join(lab_command("--help").stdout.split())
+    named = re.findall(r"(?:tests|\.cache)/[\w/.]+\w", text)
+    assert named == [".cache/lab", "tests/demo/seed.yml", "tests/lab/seed.py"]
+    assert all((TOP / name).is_file() for name in named[1:])
+
+
+def test_without_arguments_it_holds_the_demos_guests(tmp_path: Path) -> None:
+    with Lab(tmp_path, load(SEED_OF_THE_DEMO)) as lab:
+        assert {guest.vmid for guest in lab.cluster.guests()} == {120, 121, 122}
+        assert environment(lab)["PROXMOX_VALIDATE_CERTS"] == "true"
 
 
 class Client:

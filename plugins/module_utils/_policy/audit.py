@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 from .._core.guards import find_leftovers
 from .._core.guest import Guest
 from .._core.slot import SLOT_COUNT, Slot
 from .._core.storage import Storage
-from .checks import LSI, NATIVE_AIO, TWO_SLOTS, check_guest
+from .checks import AT_START, LSI, NATIVE_AIO, RESTART, TWO_SLOTS, check_guest
 from .choices import CHOICES
 from .engine import Choice, Policy
 from .findings import Finding, Mend, Place, Surroundings, finding, mend_disk
@@ -44,15 +45,22 @@ class Auditor:
         return tuple(sorted(found, key=lambda one: one.rank))
 
     def _guest(self, guest: Guest) -> Iterator[Finding]:
+        found = [*self._found(guest)]
+        for one in found:
+            if one.rule == RESTART:
+                yield _until_then(one, found, self._found(_as_it_runs(guest)))
+            else:  # PVE lets nobody change a template's disks
+                yield replace(one, mend=None, decides=None) if guest.template else one
+
+    def _found(self, guest: Guest) -> Iterator[Finding]:
+        """What is found about a guest as it is configured."""
         checks = list(check_guest(guest, self.around))
         doubled = {one.slot for one in checks if one.rule == TWO_SLOTS}  # nothing else matters about such a slot
         aside = {*doubled, *find_leftovers(guest)}  # nor about one that should be taken back
         views = [self._view(guest, slot, drive.storage) for slot, drive in disks_of(guest, without=aside)]
         checks = [one for one in checks if one.rule == TWO_SLOTS or one.slot not in aside]
         checks = [kept for one in checks if (kept := _as_the_policy_has_it(one, views)) is not None]
-        found = _joined(checks, [] if guest.template else [*_advice(views)])
-        for one in found:  # PVE lets nobody change a template's disks
-            yield replace(one, mend=None) if guest.template else one
+        return _joined(checks, [] if guest.template else [*_advice(views)])
 
     def _view(self, guest: Guest, slot: Slot, name: str | None) -> View:
         storage = self.storages.get(guest.node, {}).get(name or "")
@@ -60,12 +68,47 @@ class Auditor:
         return make_view(self.policy, facts, guest, (slot, guest.configured.drives[slot]), storage)
 
 
+def _as_it_runs(guest: Guest) -> Guest:
+    """The guest as if what it runs with were all that it has."""
+    return replace(guest, configured=guest.live, waiting=frozenset(), deleting=MappingProxyType({}))
+
+
+def _until_then(restart: Finding, found: list[Finding], running: Iterable[Finding]) -> Finding:
+    """What waits is as bad as what the running guest has in its place.
+
+    :param found: about the guest as it is configured: what a restart would not mend.
+    :param running: about the guest as it runs.
+    """
+    waiting = {*restart.actual.split(", ")}
+    stays = {(one.slot, one.option, one.rule) for one in found}
+    still = [
+        one
+        for one in running
+        if one.severity != restart.severity
+        and one.rule not in AT_START
+        and not waiting.isdisjoint((one.slot, f"{one.slot}.{one.option}"))
+        and (one.slot, one.option, one.rule) not in stays
+    ]
+    if not still:
+        return restart
+    still.sort(key=lambda one: one.rank)
+    named = ", ".join(f"{_place(one)} {one.actual} ({one.rule})" for one in still)
+    why = " ".join({one.reason: None for one in still})
+    return replace(restart, severity=still[0].severity, reason=f"{restart.reason} Until then it has {named}. {why}")
+
+
+def _place(one: Finding) -> str:
+    return one.slot if one.option == one.slot else f"{one.slot} {one.option}"
+
+
 def _as_the_policy_has_it(one: Finding, views: list[View]) -> Finding | None:
     """A finding of a check beside a policy: it is none about what the policy wants so."""
     if one.rule == LSI:
-        wanted = {view.controller.value for view in views if view.slot.bus == "scsi"}
-        safe = all(view.may_switch and view.controller.value is not None for view in views if view.slot.bus == "scsi")
-        return None if wanted == {one.actual.split()[0]} else one if safe else replace(one, mend=None)
+        behind = [view for view in views if view.slot.bus == "scsi"]
+        safe = all(view.may_switch and view.controller.value is not None for view in behind)
+        if {view.controller.value for view in behind} == {one.actual.split()[0]}:
+            return None
+        return one if safe else replace(one, mend=None, decides=next((view.decides for view in behind), None))
     view = next((view for view in views if str(view.slot) == one.slot), None)
     if view is None or one.option not in view.here.choices:
         return one
@@ -86,7 +129,7 @@ def _joined(checks: list[Finding], advice: list[Finding]) -> Iterator[Finding]:
             yield one
             continue
         louder = min((one, other), key=lambda found: found.rank[0])
-        yield replace(louder, recommended=other.recommended, mend=other.mend)
+        yield replace(louder, recommended=other.recommended, mend=other.mend, decides=other.decides)
     yield from by_place.values()
 
 
@@ -106,8 +149,8 @@ def _format(view: View) -> Iterator[Finding]:
     if choice is None or view.drive.storage is None:
         return
     mend: Mend | None = None
-    if not view.guest.has_snapshots:  # they stay with the old volume, which then can't go
-        mend = mend_disk(view.slot, {"format": choice.value, "delete_source": True})
+    if not view.guest.has_snapshots:  # they would stay behind, with the old volume
+        mend = mend_disk(view.slot, {"format": choice.value})
     place = Place(view.guest, str(view.slot), "format", view.drive.format or "", choice.value or "", mend)
     yield finding(place, view.verdict(choice, view.drive.format))
 
@@ -115,8 +158,12 @@ def _format(view: View) -> Iterator[Finding]:
 def _bus(view: View, mend: Mend | None) -> Iterator[Finding]:
     choice = view.bus
     if choice is not None:
-        place = Place(view.guest, str(view.slot), "bus", view.slot.bus, choice.value or "", mend)
-        yield finding(place, view.verdict(choice, view.slot.bus))
+        verdict = view.verdict(choice, view.slot.bus)
+        if verdict.rule == "virtio-scsi" and view.slot.bus == "virtio":
+            verdict = replace(verdict, severity="info")  # the guest is well off on either, and a move is a risk
+        decides = view.decides if choice.value == "scsi" and mend is None else None
+        place = Place(view.guest, str(view.slot), "bus", view.slot.bus, choice.value or "", mend, decides=decides)
+        yield finding(place, verdict)
 
 
 def _bus_mend(view: View, taken: set[Slot]) -> Mend | None:
@@ -175,5 +222,5 @@ def _controller(views: list[View]) -> Iterator[Finding]:
     actual = view.guest.configured.scsihw
     mend = {"proxmox_disks_scsihw": view.switch} if view.may_switch else None
     shown = actual or f"{DEFAULT_CONTROLLER} (PVE's default)"
-    place = Place(view.guest, _CONTROLLER, _CONTROLLER, shown, view.switch or "", mend)
+    place = Place(view.guest, _CONTROLLER, _CONTROLLER, shown, view.switch or "", mend, decides=view.decides)
     yield finding(place, view.verdict(view.controller, actual))

@@ -24,6 +24,9 @@ _PVE_WITH_IT = 9
 _HOST_CACHED = ("writethrough", "writeback", "unsafe")
 #: Rules that an audit knows by name.
 NATIVE_AIO, TWO_SLOTS, LSI = "aio-native-host-cache", "volume-in-two-slots", "lsi-controller"
+RESTART, _SNAPSHOT, _BOOT = "restart-required", "snapshot-option", "boot-names-nothing"
+#: Rules about how a guest starts, which are nothing to one that runs.
+AT_START = (NATIVE_AIO, _SNAPSHOT, _BOOT)
 
 #: Every verdict of this file, by its id.
 VERDICTS = MappingProxyType(
@@ -56,7 +59,7 @@ VERDICTS = MappingProxyType(
                 f"{_QEMU_SERVER}, PVE/API2/Qemu.pm (update_vm_api applies all that is pending)",
             ),
             Verdict(
-                "snapshot-option",
+                _SNAPSHOT,
                 "danger",
                 "With machine version 10 or newer QEMU no longer throws writes away for snapshot=1, and the guest does "
                 "not start.",
@@ -71,7 +74,7 @@ VERDICTS = MappingProxyType(
                 "PVE qm.adoc (SCSI controller); qemu-server 9.2.6, PVE/QemuServer.pm (scsihw default lsi)",
             ),
             Verdict(
-                "boot-names-nothing",
+                _BOOT,
                 "warning",
                 "The boot order names a device that the guest does not have.",
                 f"{_QEMU_SERVER}, PVE/API2/Qemu.pm (invalid bootorder)",
@@ -95,7 +98,7 @@ VERDICTS = MappingProxyType(
                 "PVE vzdump (backup=0)",
             ),
             Verdict(
-                "restart-required",
+                RESTART,
                 "info",
                 "The running guest has not taken this up yet. It will at its next start.",
                 f"{_QEMU_SERVER}, PVE/QemuServer.pm (vmconfig_hotplug_pending)",
@@ -139,7 +142,7 @@ def _disk(guest: Guest, slot: Slot, drive: Drive, around: Surroundings) -> Itera
         yield Place(guest, str(slot), "aio", f"native with cache={cache}", "PVE's default", mend), NATIVE_AIO
     if drive.get("snapshot") == "1" and _machine_version(guest, around) >= _SNAPSHOT_OPTION_ENDS:
         mend = mend_disk(slot, {"unset": ["snapshot"]})
-        yield Place(guest, str(slot), "snapshot", "true", "false", mend), "snapshot-option"
+        yield Place(guest, str(slot), "snapshot", "true", "false", mend), _SNAPSHOT
     if drive.get("backup") == "0" and not slot.is_firmware:
         yield Place(guest, str(slot), "backup", "false", "true", mend_disk(slot, {"backup": True})), "not-in-backup"
 
@@ -185,7 +188,7 @@ def _boot(guest: Guest) -> Iterator[tuple[Place, str]]:
         mend = {"proxmox_disks_boot": list(kept.devices)} if kept.devices else None
         yield (
             Place(guest, "boot", "boot", f"{boot} names {', '.join(missing)}", str(kept).strip(), mend),
-            "boot-names-nothing",
+            _BOOT,
         )
 
 
@@ -196,4 +199,4 @@ def _waiting(guest: Guest) -> Iterator[tuple[Place, str]]:
         yield Place(guest, "pending", "pending", ", ".join(leftovers), "", mend), "leftover"
     waiting = sorted(key for key in restart_keys(guest, ()) if key.partition(".")[0] not in leftovers)
     if waiting:
-        yield Place(guest, "restart", "restart", ", ".join(waiting), "restart the guest"), "restart-required"
+        yield Place(guest, "restart", "restart", ", ".join(waiting), "restart the guest"), RESTART

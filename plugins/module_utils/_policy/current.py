@@ -44,7 +44,8 @@ _BUSES = (
         when="contains(['scsi', 'all'], guest.virtio_drivers)",
         sets={"bus": "scsi"},
         because="VirtIO SCSI is the fastest bus that the guest has a driver for, and the one with all features:"
-        " discards, up to 31 disks, an I/O thread for each.",
+        " discards, up to 31 disks, an I/O thread for each. Linux needs virtio_scsi in its initramfs before its boot"
+        " disk moves there.",
         source=_BUS,
         severity="warning",
     ),

@@ -70,6 +70,7 @@ class Choice:
     :param value: as PVE keeps it; ``None`` leaves it to PVE's default.
     :param rule: the id of the rule, :data:`DECIDED` or :data:`REMAINING`.
     :param severity: how bad an existing disk is that has another value.
+    :param otherwise: of a decided value, what the policy would have chosen, if that is another one.
     """
 
     name: str
@@ -80,6 +81,16 @@ class Choice:
     since: str = ""
     severity: str = "info"
     rejected: tuple[Rejected, ...] = ()
+    otherwise: Otherwise | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Otherwise:
+    """What the policy would have chosen in place of a value that was decided before it was asked."""
+
+    value: str | None
+    rule: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +147,7 @@ def _recommend(
             for rule in policy.by_choice[name]
             if (rule.condition.holds(world) if rule.condition.needs_choices else rule.id in by_facts)
         ]
-        choice = _decided(name, decided[name]) if name in decided else _choose(name, rules)
+        choice = _decided(name, decided[name], rules) if name in decided else _choose(name, rules)
         choices[name] = choice
         world[f"{CHOSEN}.{name}"] = choice.value
         against += ((rule, _objection(choice, rule)) for rule in rules if _forbids(rule, choice))
@@ -156,8 +167,10 @@ def _holding(policy: Policy, known: tuple[object, ...]) -> frozenset[str]:
     return frozenset(rule.id for rule in rules if rule.condition.holds(world))
 
 
-def _decided(name: str, value: str | None) -> Choice:
-    return Choice(name, value, DECIDED, "It was decided before the policy was asked.")
+def _decided(name: str, value: str | None, rules: list[Rule]) -> Choice:
+    best = _choose(name, rules)
+    otherwise = Otherwise(best.value, best.rule, best.reason) if best.value != value else None
+    return Choice(name, value, DECIDED, "It was decided before the policy was asked.", otherwise=otherwise)
 
 
 def _forbids(rule: Rule, choice: Choice) -> bool:

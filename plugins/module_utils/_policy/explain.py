@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from .._core.errors import ParseError
-from .choices import CHOICES
-from .engine import DECIDED, Choice, Objection, Recommendation, Rejected
+from .choices import CHOICES, Decision
+from .engine import DECIDED, Choice, Objection, Otherwise, Recommendation, Rejected
 
 STYLES = ("text", "markdown")
 
@@ -53,7 +53,15 @@ def _choice_data(choice: Choice) -> dict[str, object]:
             }
             for item in choice.rejected
         ],
+        "otherwise": _otherwise_data(choice),
     }
+
+
+def _otherwise_data(choice: Choice) -> dict[str, object] | None:
+    other = choice.otherwise
+    if other is None:
+        return None
+    return {"value": CHOICES[choice.name].native(other.value), "rule": other.rule, "reason": other.reason}
 
 
 def _objection_data(item: Objection) -> dict[str, object]:
@@ -90,6 +98,12 @@ def _mapping(value: object) -> Mapping[str, Mapping[str, object]]:
     return value
 
 
+def _mapping_of_one(value: object) -> Mapping[str, object]:
+    if not isinstance(value, Mapping):
+        raise TypeError(value)
+    return value
+
+
 def _listed(value: object) -> list[Mapping[str, object]]:
     if not isinstance(value, list):
         raise TypeError(value)
@@ -110,7 +124,15 @@ def _read_choice(name: str, item: Mapping[str, object]) -> Choice:
             Rejected(row.canonical(one["value"]), str(one["rule"]), str(one["reason"]), str(one["wanted_by"]))
             for one in _listed(item["rejected"])
         ),
+        _read_otherwise(row, item["otherwise"]),
     )
+
+
+def _read_otherwise(row: Decision, item: object) -> Otherwise | None:
+    if item is None:
+        return None
+    other = _mapping_of_one(item)
+    return Otherwise(row.canonical(other["value"]), str(other["rule"]), str(other["reason"]))
 
 
 def _read_objection(item: Mapping[str, object]) -> Objection:
@@ -156,6 +178,14 @@ def _instead(choice: Choice) -> str:
     return " and ".join(f"{words(item.value)} ({item.wanted_by})" for item in losers)
 
 
+def _preferred(choice: Choice) -> str:
+    """What the policy would take in place of a decided value, ``""`` if that is the same."""
+    other = choice.otherwise
+    if other is None:
+        return ""
+    return f"The policy would take {CHOICES[choice.name].words(other.value)} (rule {other.rule}): {other.reason}"
+
+
 def _against(choice: Choice) -> Iterator[tuple[str, str]]:
     """The values that are ruled out, those with the same reason together."""
     reasons: dict[str, list[str]] = {}
@@ -180,6 +210,8 @@ def _text(recommendation: Recommendation) -> Iterator[str]:
         yield f"\n{name}: {CHOICES[name].words(choice.value)}"
         yield f"  {choice.reason}"
         if choice.rule == DECIDED:
+            if _preferred(choice):
+                yield f"  {_preferred(choice)}"
             continue
         yield f"  [{_said(choice)}]"
         if _instead(choice):
@@ -197,5 +229,6 @@ def _markdown(recommendation: Recommendation) -> Iterator[str]:
         said = "" if choice.rule == DECIDED else _said(choice)
         rejected = [f"{values}: {reason}" for values, reason in _against(choice)]
         rejected[:0] = [_instead(choice)] if _instead(choice) else []
-        cells = (name, CHOICES[name].words(choice.value), choice.reason, said, "<br>".join(rejected))
+        reason = " ".join(filter(None, (choice.reason, _preferred(choice))))
+        cells = (name, CHOICES[name].words(choice.value), reason, said, "<br>".join(rejected))
         yield "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"

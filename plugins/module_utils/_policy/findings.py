@@ -15,6 +15,8 @@ from .._core.slot import Slot
 
 #: What a host declares to mend a finding: variables of the inventory, as the role guest_disks reads them.
 Mend = Mapping[str, object]
+#: Facts about a guest, in their groups.
+GuestFacts = Mapping[str, Mapping[str, object]]
 _RANK = MappingProxyType({"danger": 0, "warning": 1, "info": 2})
 
 
@@ -29,6 +31,7 @@ class Finding:
     :param severity: ``danger``, ``warning`` or ``info``.
     :param mend: what to write into the inventory, ``None`` where a declaration can't mend it.
     :param bytes: space that it is about, where it is about space.
+    :param decides: facts that nobody knows and that, if they held, would let a declaration mend it.
     """
 
     vmid: int
@@ -45,6 +48,7 @@ class Finding:
     since: str = ""
     mend: Mend | None = None
     bytes: int | None = None
+    decides: GuestFacts | None = None
 
     @property
     def rank(self) -> tuple[int, int, str, str, str]:
@@ -63,6 +67,7 @@ class Place:
     recommended: str = ""
     mend: Mend | None = None
     bytes: int | None = None
+    decides: GuestFacts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +99,7 @@ def finding(place: Place, verdict: Verdict) -> Finding:
         verdict.since,
         place.mend,
         place.bytes,
+        place.decides,
     )
 
 

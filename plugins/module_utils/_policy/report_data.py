@@ -19,14 +19,17 @@ from .._core.errors import ParseError
 from .._core.options import TABLE
 from .._core.size import human_size
 from .._core.slot import DISK_BUSES, find_slot
-from .report_text import counted, listed, one_line, option_text, value_text
+from .report_text import counted, flow_text, listed, one_line, option_text, value_text
 
 Row = dict[str, t.Any]
 
 #: The worst first.
 SEVERITIES = ("danger", "warning", "info")
 _NAMED = 6  # guests named in a line about many
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]*")
 _DECLARATION, _BOOT = "proxmox_disks", "proxmox_disks_boot"
+_DESTROYS = "destroys its data; needs -e guest_disks_allow_destroy=true"
+_DECIDES = "says what nobody knows yet, if it is so; the next audit then says what mends it"
 _TEMPLATE = re.compile(r"\{[{%#]")
 
 
@@ -61,6 +64,12 @@ def report_data(cluster: Mapping[str, t.Any], to_yaml: Callable[[t.Any], str]) -
 def _finding(row: Mapping[str, t.Any]) -> Row:
     """A finding with texts that fit on one line, and its declaration as a dictionary of variables."""
     severity = row.get("severity")
+    mend = _mend(row.get("mend"))
+    decision, note = ("", "")
+    if mend is not None and _destroys(mend):  # that is for a person, who writes it on purpose
+        decision, note, mend = flow_text(mend), _DESTROYS, None
+    elif row.get("decides"):
+        decision, note = flow_text({"disk_audit_facts": {"guests": {_called(row): row["decides"]}}}), _DECIDES
     return {
         "vmid": row["vmid"],
         "name": one_line(row.get("name")),
@@ -74,7 +83,9 @@ def _finding(row: Mapping[str, t.Any]) -> Row:
         "reason": one_line(row.get("reason")),
         "source": one_line(row.get("source")),
         "since": one_line(row.get("since")),
-        "mend": _mend(row.get("mend")),
+        "mend": mend,
+        "decision": decision,
+        "note": note,
     }
 
 
@@ -89,6 +100,17 @@ def _mend(mend: Mapping[str, t.Any] | None) -> Row | None:
     if any(str(name).startswith(_DECLARATION) for name in mend):
         return dict(mend)
     return {_DECLARATION: dict(mend)}
+
+
+def _called(row: Mapping[str, t.Any]) -> str:
+    """What facts about a guest go by: its name, or its number where the name is none that Proxmox VE gives."""
+    name = str(row.get("name"))
+    return name if _NAME.fullmatch(name) else str(row["vmid"])
+
+
+def _destroys(mend: Mapping[str, t.Any]) -> bool:
+    disks = mend.get(_DECLARATION) or {}
+    return any(disk.get("state") == "absent" or disk.get("delete_source") for disk in disks.values())
 
 
 def _order(finding: Row) -> tuple[t.Any, ...]:
@@ -171,7 +193,10 @@ def _counts(findings: Iterable[Row]) -> dict[str, int]:
 
 
 def _declaration(findings: Iterable[Row], to_yaml: Callable[[t.Any], str]) -> str:
-    """The YAML that mends all of one guest's findings which a declaration can mend; empty if there are none."""
+    """The YAML that mends all of one guest's findings which a declaration can mend; empty if there are none.
+
+    Nothing in it destroys data.
+    """
     merged: Row = {}
     for finding in findings:
         _merge(merged, finding["mend"] or {})

@@ -18,7 +18,9 @@ Row = dict[str, t.Any]
 
 _COLUMNS = "severity vmid name node slot option actual recommended rule reason source since".split()
 _DRIVE = ("slot", "storage", "what", "volume", "options")
-_FINDING = ("slot", "option", "actual", "recommended", "reason")
+_FINDING = ("slot", "option", "actual", "recommended", "reason", "decision", "note")
+# What YAML takes for a text without quotes, and no YAML for anything else.
+_PLAIN = re.compile(r"(?!(?:y|n|yes|no|on|off|true|false|null)\Z)[A-Za-z][\w.-]*", re.ASCII | re.IGNORECASE)
 # Control characters, and those that turn the direction of a text around: a name must not pose as another.
 _UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2028\u2029\u2066-\u2069\ud800-\udfff]+")
 
@@ -42,6 +44,21 @@ def value_text(value: t.Any) -> str:
 def option_text(options: Mapping[str, t.Any]) -> str:
     """Options as Proxmox VE writes them."""
     return ", ".join(f"{one_line(name)}={value_text(value)}" for name, value in options.items())
+
+
+def flow_text(value: t.Any) -> str:
+    """Data as YAML on one line: ``proxmox_disks: {unused0: {state: absent}}``."""
+    if isinstance(value, Mapping):
+        return ", ".join(f"{_flow(name)}: {_flow(inner)}" for name, inner in value.items())
+    return _flow(value)
+
+
+def _flow(value: t.Any) -> str:
+    if isinstance(value, Mapping):
+        return f"{{{flow_text(value)}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_flow(inner) for inner in value)}]"
+    return value if isinstance(value, str) and _PLAIN.fullmatch(value) else json.dumps(value, ensure_ascii=False)
 
 
 def counted(number: int, word: str) -> str:

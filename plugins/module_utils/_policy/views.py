@@ -17,7 +17,7 @@ from .._core.storage import Storage
 from .choices import CHOICES
 from .engine import DECIDED, Choice, Policy, Recommendation, recommend
 from .facts import Facts
-from .findings import Verdict
+from .findings import GuestFacts, Verdict
 from .rule import SITE
 
 #: What PVE takes when the configuration names no controller.
@@ -35,6 +35,7 @@ class View:
     :param here: the same on the bus that the disk has.
     :param controller: the choice of the guest's controller.
     :param may_switch: whether the guest is known to find its disks again behind that controller.
+    :param drivers_known: whether it is known what VirtIO drivers the guest has.
     """
 
     policy: Policy
@@ -46,6 +47,7 @@ class View:
     here: Recommendation
     controller: Choice
     may_switch: bool
+    drivers_known: bool
 
     @property
     def image(self) -> Choice | None:
@@ -63,6 +65,12 @@ class View:
     def switch(self) -> str | None:
         """The controller that the guest should have, when it has another one."""
         return None if self.controller.value in (None, actual_controller(self.guest)) else self.controller.value
+
+    @property
+    def decides(self) -> GuestFacts | None:
+        """What would have to be known of the guest to switch its controller; ``None`` where that is not what lacks."""
+        known = self.may_switch or self.drivers_known or not (self.controller.value or "").startswith("virtio-scsi")
+        return None if known else {"guest": {"virtio_drivers": "all"}}
 
     def differences(self, wanted: Recommendation, bus: str) -> Iterator[Choice]:
         """The choices about options that the disk does not have as it should on a bus."""
@@ -121,7 +129,9 @@ def make_view(policy: Policy, facts: Facts, guest: Guest, place: tuple[Slot, Dri
         best = recommend(decided, facts, policy)
     behind = controller.value if may_switch and controller.value is not None else actual_controller(guest)
     here = {"bus": slot.bus, "format": best.choices["format"].value, "scsihw": behind if slot.bus == "scsi" else None}
-    return View(policy, guest, slot, drive, storage, best, recommend(here, facts, policy), controller, may_switch)
+    known = facts.get("guest.virtio_drivers") is not None
+    wanted = recommend(here, facts, policy)
+    return View(policy, guest, slot, drive, storage, best, wanted, controller, may_switch, known)
 
 
 def _keeps_bus(guest: Guest, slot: Slot, facts: Facts, best: Recommendation, policy: Policy) -> bool:

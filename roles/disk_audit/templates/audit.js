@@ -101,7 +101,7 @@
     ];
   };
   const value = (text, kind) => make(text.includes("default") ? "span" : "code", { class: kind }, text);
-  const finding = ([rule, mends, , option, actual, recommended, reason], slot) => {
+  const finding = ([rule, mends, , option, actual, recommended, reason, decision, note], slot) => {
     const [name, severity, source, since] = rules[rule];
     const change = [make("code", {}, slot && slot !== option ? `${slot} ${option}` : option)];
     if (actual !== recommended || !mends) {
@@ -111,12 +111,14 @@
     }
     const from = [name, source, since && `since ${since}`, mends ? "" : "somebody has to decide"].filter(Boolean).join(" · ");
     return make("div", { class: `finding ${severity}` }, make("p", {}, badge(severity), ...(option ? change : [actual])),
-      make("p", {}, reason), make("p", { class: "from" }, from));
+      make("p", {}, reason), decision ? make("p", { class: "decision" }, make("code", {}, decision), ` ${note}`) : "",
+      make("p", { class: "from" }, from));
   };
   const yamlBox = (guest) => {
     const button = make("button", { type: "button", "aria-label": `Copy the declaration of ${guest.name}` }, "Copy");
     button.addEventListener("click", () => copy(guest.yaml));
-    return make("div", { class: "yaml" }, make("div", {}, make("b", {}, "What mends it, for the inventory"), button),
+    return make("div", { class: "yaml" }, make("div", {}, make("span", {}, make("b", {}, "What mends it"), ": merge into the host's ", make("code", {}, "proxmox_disks"),
+      ". It destroys nothing: a volume that is replaced stays as unusedN."), button),
       make("pre", { tabindex: "0", "aria-label": "YAML" }, guest.yaml));
   };
 

@@ -87,6 +87,41 @@ def test_a_site_may_recommend_what_is_warned_of_elsewhere() -> None:
     assert audit(guest(config), rules=site) == {}
 
 
+# ---- what waits for a restart
+
+
+def test_a_danger_is_one_until_the_running_guest_is_rid_of_it() -> None:
+    config = {**CLEAN, "ide0": "local-lvm:vm-100-disk-1,cache=unsafe,size=4M"}
+    pending = {"ide0": "local-lvm:vm-100-disk-1,cache=none,size=4M"}
+    (one,) = [one for one in audit(guest(config, running=True, pending=pending)).values() if one.option == "restart"]
+    assert (one.severity, one.actual) == ("danger", "ide0.cache")
+    assert "Until then it has ide0 cache unsafe (cache-unsafe). The guest's flushes are thrown away" in one.reason
+
+
+def test_what_waits_is_no_worse_than_what_the_policy_wants_so() -> None:
+    unsafe = CLEAN["scsi0"] + ",cache=unsafe"
+    found = guest({**CLEAN, "scsi0": unsafe}, running=True, pending={"scsi0": CLEAN["scsi0"]})
+    facts = {"need": {"durability": "disposable", "throughput": "high"}}
+    assert audit(found, facts=facts)["restart", "restart"].severity == "info"
+    assert audit(found)["restart", "restart"].severity == "danger"
+
+
+def test_what_a_restart_does_not_mend_stays_a_finding_of_its_own() -> None:
+    found = guest(
+        {**CLEAN, "scsi0": CLEAN["scsi0"] + ",cache=unsafe"},
+        running=True,
+        pending={"scsi0": "local-lvm:vm-100-disk-7,cache=unsafe,discard=on,iothread=1,size=4M"},
+    )
+    mine = audit(found)
+    assert mine["scsi0", "cache"].severity == "danger"
+    assert mine["restart", "restart"].severity == "info"
+
+
+def test_how_a_guest_starts_is_nothing_to_one_that_runs() -> None:
+    found = guest({**CLEAN, "boot": "order=ide2"}, running=True, pending={"boot": "order=scsi0"})
+    assert audit(found)["restart", "restart"].severity == "info"
+
+
 # ---- drivers that nobody knows of
 
 
@@ -114,6 +149,23 @@ def test_a_second_disk_on_virtio_scsi_stays_there() -> None:
     config = {"ostype": "win10", "scsihw": "virtio-scsi-single", "boot": "order=virtio0"}
     disks = {slot: f"local-lvm:vm-100-disk-{slot},discard=on,iothread=1" for slot in ("virtio0", "scsi1")}
     assert audit(guest({**config, **disks})) == {}
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.finding["mend"] is None], ids=str)
+def test_where_a_fact_decides_the_finding_says_which(case: Case) -> None:
+    """Exactly where nobody knows of drivers; once that is said, a declaration mends it."""
+    running, pending = case.seed.get("running", False), case.seed.get("pending")
+    found = guest(case.config, running=running, pending=pending, has_snapshots="snapshots" in case.seed)
+    place = case.finding["slot"], case.finding["option"]
+    finding = audit(found, facts=case.facts)[place]
+    assert (finding.decides is not None) == ("nobody knows" in case.case)
+    if finding.decides is not None:
+        assert audit(found, facts=finding.decides)[place].mend is not None
+
+
+def test_a_template_asks_nobody() -> None:
+    found = guest({"ostype": "win10", "scsi0": "local-lvm:base-100-disk-0"}, template=True)
+    assert [one.decides for one in audit(found).values()] == [None]
 
 
 # ---- the controller

@@ -49,6 +49,15 @@ def test_what_is_impossible_stands_before_the_reasons() -> None:
 
 
 @pytest.mark.parametrize("style", ["text", "markdown"])
+def test_of_what_was_decided_it_says_what_the_policy_would_take(style: str) -> None:
+    fixed = {"bus": "ide", "cache": "writeback", "format": "raw"}
+    text = explain(ask("current", fixed, os_family="linux", type="zfspool", workload="database"), style)
+    assert "The policy would take scsi (rule virtio-scsi): VirtIO SCSI is" in text
+    assert "The policy would take none (rule database-none): " in text
+    assert text.count("The policy would take") == 2, "the format is what the policy would take"
+
+
+@pytest.mark.parametrize("style", ["text", "markdown"])
 def test_every_choice_is_explained(style: str) -> None:
     answer = ask("current", {"bus": "sata"}, os_release="win10", type="nfs")
     text = explain(answer, style)

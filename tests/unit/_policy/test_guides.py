@@ -26,6 +26,12 @@ ANSWERED = re.findall(r"(?ms)^```yaml\n(.*?)^```\n\n```text\n(.*?)\n```", CHOOSI
 ROWS = re.findall(r"(?ms)^```yaml\n(.*?)^```\n\n\| \| 2016 \| today \|\n\|---\|---\|---\|\n(.*?)\n\n", COMPARED)
 
 
+SHORT = [
+    (f"guest: {{os_family: linux}}\nstorage: {{{storage.strip('`')}}}\nneed: {{{need.strip('`')}}}\n", answer)
+    for storage, need, answer in re.findall(r"(?m)^\| (`type: .*?`) \| (.*?) ?\| (.*) \|$", CHOOSING)
+]
+
+
 def examples(path: Path) -> int:
     return len(re.findall(r"(?m)^```yaml$", path.read_text("utf-8")))
 
@@ -36,13 +42,20 @@ def test_the_page_of_rules_is_made_from_the_tables() -> None:
 
 def test_every_example_has_an_answer() -> None:
     assert examples(DOCS / "choosing.md") == len(ANSWERED) >= 15
+    assert len(SHORT) == CHOOSING.partition("Six questions")[0].count("\n| `") >= 7
     assert examples(DOCS / "2016-and-today.md") == len(ROWS) >= 14
 
 
-@pytest.mark.parametrize(("facts", "answer"), ANSWERED)
+@pytest.mark.parametrize(("facts", "answer"), [*SHORT, *ANSWERED])
 def test_which_disk_should_i_choose(facts: str, answer: str) -> None:
     found = recommend({}, read_facts(yaml.safe_load(facts)), policy("current"))
     assert explain(found).splitlines()[0] == f"{answer} (policy current)"
+
+
+def test_the_readme_leads_to_every_guide() -> None:
+    section = (TOP / "README.md").read_text("utf-8").partition("## Guides\n")[2].partition("\n## ")[0]
+    pages = {page.name for page in DOCS.iterdir() if page.suffix in (".md", ".rst") and page.stem != "index"}
+    assert sorted(re.findall(r"(?m)^\| \[.+\]\(docs/([\w.-]+)\) \| .+ \|$", section)) == sorted(pages)
 
 
 def test_all_six_questions_are_asked() -> None:

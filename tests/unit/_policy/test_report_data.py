@@ -13,6 +13,7 @@ import pytest
 import yaml
 from ansible.errors import AnsibleFilterError
 from ansible_collections.diskwright.proxmox.plugins.filter.audit_report import audit_report
+from ansible_collections.diskwright.proxmox.plugins.module_utils._policy.report_text import flow_text
 from audit.sample import HOSTILE, RULES, cluster
 
 GIB = 1024**3
@@ -203,6 +204,33 @@ def test_the_boot_order_follows_a_disk_that_moves() -> None:
 def test_what_is_unset_is_not_set_as_well() -> None:
     mends = {"scsi0": {"cache": "none"}}, {"scsi0": {"unset": ["cache", "aio"]}}, {"scsi0": {"aio": "native"}}
     assert mended(*mends) == {"proxmox_disks": {"scsi0": {"cache": "none", "unset": ["aio"]}}}
+
+
+@pytest.mark.parametrize("options", [{"state": "absent"}, {"format": "raw", "delete_source": True}])
+def test_what_destroys_data_is_shown_beside_what_is_pasted(options: dict[str, Any]) -> None:
+    found = [finding(1, mend={"scsi0": {"cache": "none"}}), finding(1, "info", mend={"proxmox_disks": {"x0": options}})]
+    result = report(guest(1), findings=found)
+    assert yaml.safe_load(result["guests"][0]["declaration"]) == {"proxmox_disks": {"scsi0": {"cache": "none"}}}
+    last = result["findings"][-1]
+    assert yaml.safe_load(last["decision"]) == {"proxmox_disks": {"x0": options}}
+    assert last["note"] == "destroys its data; needs -e guest_disks_allow_destroy=true"
+    assert [(row["mendable"], bool(row["declaration"])) for row in result["rules"]] == [(1, True), (0, False)]
+
+
+@pytest.mark.parametrize(("name", "key"), [("win1", "win1"), ("on", "on"), ("{{ 1 }}", "1"), ("a b", "1")])
+def test_a_fact_that_decides_is_written_as_the_role_takes_it(name: str, key: str) -> None:
+    facts = {"guest": {"virtio_drivers": "all"}}
+    (row,) = report(guest(1), findings=[finding(1, name=name, decides=facts)])["findings"]
+    assert yaml.safe_load(row["decision"]) == {"disk_audit_facts": {"guests": {key: facts}}}
+    if name == "win1":
+        assert row["decision"] == "disk_audit_facts: {guests: {win1: {guest: {virtio_drivers: all}}}}"
+
+
+@pytest.mark.parametrize("value", ["a", "on", "No", "1", "1e3", "a: b", "ä", '"', "", True, None, 3, ["a", "y"]])
+def test_data_on_one_line_is_yaml(value: Any) -> None:
+    data = {"disks": {"unused0": {"state": value, "Yes": 1}}}
+    assert yaml.safe_load(flow_text(data)) == data
+    assert flow_text({"a": {"b": "absent"}}) == "a: {b: absent}"
 
 
 def test_values_that_yaml_would_take_for_something_else() -> None:
