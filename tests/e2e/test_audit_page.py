@@ -383,6 +383,7 @@ def test_paper(page: Page) -> None:
 
 def test_a_thousand_guests(page: Page, pages: Pages, capsys: pytest.CaptureFixture[str]) -> None:
     page.open("large")
+    page.until("performance.getEntriesByType('paint').length > 0")
     (ready,), (painted, *_later) = (
         page.js(f"return performance.getEntries().filter((e) => e.{test}).map((e) => e.startTime)")
         for test in ("name === 'ready'", "entryType === 'paint'")

@@ -90,7 +90,7 @@ class Plan:
         after = self.after.configured.boot
         if after is None or after == shown:
             return None
-        return replace(BootOrder(None, shown, after).line, detail="by Proxmox VE itself")
+        return replace(BootOrder(None, shown, after).line, detail="by PVE itself")
 
     def _all_actions(self) -> Iterator[Action]:
         for call in self.calls:

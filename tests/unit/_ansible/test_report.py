@@ -25,7 +25,7 @@ PLANS: tuple[tuple[dict[str, Any], bool, list[str]], ...] = (
         True,
         [
             "~ ide2  CD-ROM empty -> local:iso/debian.iso",
-            "~ boot  virtio0 sata3 -> virtio0 sata3 ide2  by Proxmox VE itself; takes effect at the next start",
+            "~ boot  virtio0 sata3 -> virtio0 sata3 ide2  by PVE itself; takes effect at the next start",
         ],
     ),
     (
@@ -41,7 +41,7 @@ PLANS: tuple[tuple[dict[str, Any], bool, list[str]], ...] = (
         False,
         [
             "- sata3  detached                  local:100/vm-100-disk-1.qcow2 kept as unused",
-            "~ boot   virtio0 sata3 -> virtio0  by Proxmox VE itself",
+            "~ boot   virtio0 sata3 -> virtio0  by PVE itself",
         ],
     ),
     (
