@@ -324,7 +324,7 @@ def test_job_under_way_is_waited_for(lab: Lab) -> None:
     lab.faults.task_seconds["qmsnapshot"] = 60
     others = threading.Thread(target=lambda: snapshot(lab, 101, "one"))
     others.start()
-    while "lock" not in lab.config(101):
+    while "lock" not in lab.config(101) and others.is_alive():
         time.sleep(0.005)
     lab.faults.task_seconds.clear()
     mine = snapshot(lab, 101, "two")
