@@ -221,7 +221,6 @@ def test_many_sources_one_refused_one_failing(site: Site) -> None:
     assert not [task for task in second.tasks if task.changed and "Convert" in task.task]
 
 
-@pytest.mark.skipif(not (TOP / "plugins/modules/storage_file.py").exists(), reason="uploads need storage_file")
 def test_an_ova_by_the_api_alone(site: Site) -> None:
     """Inspected on the controller, uploaded, imported by PVE; a second run neither uploads nor imports."""
     first, second = disk(1 * MIB, seed=7), disk(2 * MIB, seed=8)
