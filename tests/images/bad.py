@@ -391,6 +391,8 @@ def _descriptors() -> Iterator[Bad]:
         "descriptor-lone-cr", "descriptor-bad", _flat(lambda text: text.replace(_HEAD, "# x\r" + _HEAD)), "control"
     )
     yield Bad("descriptor-after-nul", "descriptor-bad", _flat(lambda text: text + "\0" + _L), "NUL")
+    yield Bad("descriptor-end-after-nul", "descriptor-bad", _flat(lambda text: text + "\0" + text[-8:]), "NUL")
+    yield Bad("descriptor-other-end-after-nul", "descriptor-bad", _flat(lambda text: text + "\0x\n"), "NUL")
     yield Bad("descriptor-no-extents", "descriptor-bad", _flat(lambda text: text.replace(_L, "")), "0 extents")
     yield Bad("descriptor-cid", "descriptor-bad", _flat(lambda text: text.replace("CID=123a4bcd", "CID=xyz")))
     yield Bad("descriptor-no-cid", "descriptor-bad", _flat(lambda text: text.replace("CID=123a4bcd\n", "", 1)))

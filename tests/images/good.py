@@ -244,6 +244,11 @@ GOOD: tuple[Good, ...] = (
     Good("stream-head", _own(lambda f, c: vmdk.exported(f, c, footer=False)), subformat=_STREAM),
     Good("stream-by-qemu", _qemu("vmdk", "disk.vmdk", "subformat=streamOptimized"), subformat=_STREAM),
     Good("flat", _own(vmdk.flat), subformat="monolithicFlat"),
+    Good(
+        "flat-shorter-cid",  # over a longer one, as QEMU writes it
+        _own(_rewritten(lambda text: text.replace(b"CID=123a4bcd", b"CID=5", 1) + b"\0" + text[-6:])),
+        subformat="monolithicFlat",
+    ),
     Good("flat-offset", _own(_offset_flat), readers=(QEMU,), subformat="monolithicFlat"),
     Good("flat-by-qemu", _qemu("vmdk", "disk.vmdk", "subformat=monolithicFlat"), subformat="monolithicFlat"),
     Good("vmfs", _own(lambda f, c: vmdk.flat(f, c, kind="VMFS", create_type="vmfs")), subformat="vmfs"),
