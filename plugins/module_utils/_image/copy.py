@@ -28,8 +28,6 @@ if t.TYPE_CHECKING:
     from .reader import Reader, Window
     from .target import Piece, Target
 
-#: Zeros are left out of the target in units of this size.
-BLOCK = 64 * 1024
 #: What one image may be doing at a time.
 WORKERS = min(4, os.cpu_count() or 1)
 #: Where the kernel can't copy between two files by itself, bytes are read and written.
@@ -211,7 +209,7 @@ class Copier:
             self._fill(buffer, run, run.start - chunk.start)
         if self._digests is not None:
             self._digests.put(chunk.start, buffer)
-        for start, end, zero in stretches(buffer):
+        for start, end, zero in buffer.stretches():
             if zero:
                 self._target.clear(chunk.start + start, chunk.start + end)
             else:
@@ -244,18 +242,6 @@ class Copier:
             f"{self._source.names[run.file]} has become shorter while it was read; "
             "see what writes to it, then run again"
         )
-
-
-def stretches(buffer: Buffer) -> Iterator[tuple[int, int, bool]]:
-    """The content in stretches that are all zeros, or not, by whole blocks: start, end, whether zero."""
-    length = len(buffer.view)
-    begun, state = 0, buffer.is_zero(0, min(BLOCK, length))
-    for start in range(BLOCK, length, BLOCK):
-        zero = buffer.is_zero(start, min(start + BLOCK, length))
-        if zero is not state:
-            yield begun, start, state
-            begun, state = start, zero
-    yield begun, length, state
 
 
 def read_all(fd: int, room: memoryview, offset: int) -> bool:

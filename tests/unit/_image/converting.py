@@ -93,7 +93,10 @@ def content_id(disk: bytes) -> str:
     digest = hashlib.sha256(f"{len(disk)}\n".encode())
     for start in range(0, len(disk), 4 * MIB):
         part = disk[start : start + 4 * MIB]
-        digest.update(hashlib.sha256(part).digest() if part.strip(b"\0") else bytes(32))
+        blocks = {number: part[number * 65536 :][:65536] for number in range(64)}
+        stored = {number: block for number, block in blocks.items() if block.strip(b"\0")}
+        mask = sum(1 << number for number in stored).to_bytes(8, "little")
+        digest.update(hashlib.sha256(mask + b"".join(stored.values())).digest() if stored else bytes(32))
     return digest.hexdigest()
 
 

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.errors import DiskwrightError
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image import lock, progress, space
-from ansible_collections.diskwright.proxmox.plugins.module_utils._image.chunks import CHUNK, Buffer, Digests, cut
-from ansible_collections.diskwright.proxmox.plugins.module_utils._image.copy import BLOCK, Pool, Throttle, stretches
+from ansible_collections.diskwright.proxmox.plugins.module_utils._image.chunks import BLOCK, CHUNK, Buffer, Digests, cut
+from ansible_collections.diskwright.proxmox.plugins.module_utils._image.copy import Pool, Throttle
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.journal import Journal, Record, records
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.orders import Order, problems
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.places import rename_noreplace
@@ -107,7 +107,7 @@ def test_stretches_find_zeros_by_blocks(blocks: list[bool], last: int) -> None:
     for number, full in enumerate(blocks):
         if full:
             buffer.view[min(number * BLOCK + BLOCK, len(buffer.view)) - 1] = 1
-    found = list(stretches(buffer))
+    found = list(buffer.stretches())
     assert [start for start, _end, _zero in found] == [0, *(end for _start, end, _zero in found[:-1])]
     assert found[-1][1] == len(buffer.view)
     for start, end, zero in found:
