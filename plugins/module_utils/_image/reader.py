@@ -9,7 +9,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
-from . import qemu
+from . import holes, qemu
 from .chunks import CHUNK
 from .runs import Kind, Run
 from .target import Staging
@@ -50,7 +50,7 @@ class Reader:
         """The disk from ``start`` on."""
         end = self.source.virtual_size
         if start < end:
-            yield Window(start, end, self.source.runs(start))
+            yield Window(start, end, holes.left_out(self.source.runs(start), self.fds))
 
     def close(self) -> None:
         """Give back what it took. The source stays open."""

@@ -10,7 +10,8 @@ import os
 import typing as t
 from dataclasses import dataclass
 
-from .runs import Layer, Run, merge, resolve
+from .holes import left_out
+from .runs import Kind, Layer, Run, merge, resolve
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,6 +109,12 @@ class Source:
         if not self.native:
             raise ValueError(f"QEMU reads {self.format}, not this")
         return merge(resolve(self._layers, start, stop)) if start < stop else iter(())
+
+    def stored(self) -> int:
+        """Bytes that there are to read: ``allocated``, without the holes in the files of raw and flat images."""
+        if not self.native or self.allocated < self.virtual_size:
+            return self.allocated
+        return sum(run.length for run in left_out(self.runs(), self.fds) if run.kind is not Kind.ZERO)
 
     def member_runs(self, number: int) -> Iterator[Run]:
         """The runs of one image of the chain alone, by its number in it: ABSENT where only its parents know."""

@@ -22,7 +22,7 @@ import threading
 import typing as t
 from dataclasses import dataclass
 
-from . import qemu
+from . import holes, qemu
 from .errors import ImageError
 
 if t.TYPE_CHECKING:
@@ -273,18 +273,8 @@ def in_place(fd: int, size: int) -> bool:
 
 def _data(fd: int, start: int, end: int) -> Iterator[Piece]:
     """What is no hole in a file."""
-    while start < end:
-        try:
-            begin = os.lseek(fd, start, os.SEEK_DATA)
-        except OSError as error:
-            if error.errno == errno.ENXIO:  # only a hole is left
-                return
-            raise
-        if begin >= end:
-            return
-        stop = min(os.lseek(fd, begin, os.SEEK_HOLE), end)
+    for begin, stop in holes.data(fd, start, end):
         yield Piece(begin, stop - begin, fd, begin)
-        start = stop
 
 
 def write_zeros(fd: int, offset: int, length: int) -> None:

@@ -229,7 +229,8 @@ class Work:
         source = reader(self._source, self._settings.staging)
         digests = self._digests(self._record.done) if self._order.verify is not Verify.NO else None
         self._record.digests = digests is not None
-        self._means.progress.enter("convert", self._source.allocated, self._stored_before())
+        stored, size = self._source.stored(), max(1, self._record.virtual_size)
+        self._means.progress.enter("convert", stored, stored * self._record.done // size)
         try:
             with timed(self._outcome, "convert"), self._manifest():
                 Copier(source, found, digests, self._means, self._committed).run(self._record.done)
@@ -241,10 +242,6 @@ class Work:
             if digests is not None:
                 digests.close()
         self._require_unchanged()
-
-    def _stored_before(self) -> int:
-        done, size = self._record.done, self._record.virtual_size
-        return self._source.allocated * done // size if size else 0
 
     def _digests(self, start: int) -> Digests:
         found = Digests(self._plan.journal.digest_path, self._record.virtual_size)
@@ -279,7 +276,7 @@ class Work:
     # ---- verify, name, look again
 
     def _compare(self, found: Target) -> None:
-        self._means.progress.enter("verify", self._source.allocated)
+        self._means.progress.enter("verify", self._source.stored())
         digests = Digests(self._plan.journal.digest_path, self._record.virtual_size)
         try:
             with timed(self._outcome, "verify"):
@@ -290,7 +287,7 @@ class Work:
 
     def _finish_content(self, found: Target) -> None:
         """What is left to check when the content is there."""
-        self._means.progress.enter("check", self._source.allocated)
+        self._means.progress.enter("check", self._source.stored())
         if self._record.format == "qcow2" and self._order.verify is not Verify.NO:
             qemu.check(found.fd)
         if self._order.verify is Verify.STRICT:
@@ -359,7 +356,7 @@ class Work:
     def _read_source(self) -> None:
         """Get the digests that a conversion without verification did not take."""
         source, digests = reader(self._source, self._settings.staging), self._digests(0)
-        self._means.progress.enter("convert", self._source.allocated)
+        self._means.progress.enter("convert", self._source.stored())
         nothing = target.NoTarget(self._record.virtual_size)
         try:
             with self._manifest():
