@@ -120,7 +120,7 @@ def test_a_test_signed_driver_is_refused_and_can_be_permitted() -> None:
     bad = built("vioscsi", signer=VIRTIO_WIN)
     assert refusal(Wish(drivers=("vioscsi",)), WINDOWS, bad) == (
         "drivers=vioscsi: Windows Server 2022 Standard does not load F:\\vioscsi.inf, which is signed by Red Hat Inc., "
-        "certified by Dev CA (sha256, in the catalogue); take the ISO 0.1.271, or permit it with allow_test_signed"
+        "certified by itself (sha256, in the catalogue); take the ISO 0.1.271, or permit it with allow_test_signed"
     )
     assert steps(Wish(drivers=("vioscsi",), allow_test_signed=True), WINDOWS, bad)
     assert steps(Wish(drivers=("vioscsi",)), with_driver(store={"oem1.inf": "100.95.104.26200"}), bad) == []
