@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from typing import Any
 import pytest
 from e2e import rig
 from e2e.kit import Outcome, converge, disks
-from lab import Lab
+from lab import Lab, operations
+from lab.api import ApiError
 
 TAKE = {"slot": "scsi2", "moved_from": "scsi1", "moved_from_guest": "old1"}
 OLD: dict[str, Any] = {
@@ -301,3 +303,70 @@ def test_a_guest_keeps_what_it_was_to_give_when_that_fails(lab: Lab) -> None:
     assert "cache=none" in lab.config(200)["scsi0"]
     lab.faults.task_errors.clear()
     assert both(lab, {"disks": [TAKE]}, giver).failure is None
+
+
+# ---- when something goes wrong
+
+
+def test_a_disk_that_pve_takes_and_does_not_bring(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PVE renames the volume, writes the one guest, then the other: what fails between leaves it in no slot."""
+
+    def failing(_call: Any) -> None:
+        raise ApiError("unable to open file '/etc/pve/nodes/pve1/qemu-server/100.conf.tmp' - No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(operations, "update_of", failing)
+        outcome = take(lab, TAKE)
+    assert outcome.failure is not None
+    assert "No space left on device" in outcome.failure
+    named = (
+        "scsi1 of old1 (200 on pve1) is empty now, and volume: local:100/vm-100-disk-1.qcow2 is in no slot; attach it"
+    )
+    assert named in outcome.failure
+    assert "'qm disk rescan --vmid 100' on the node makes it an unused one" in (take(lab, TAKE).failure or "")
+    found = twice(lab, {"slot": "scsi2", "volume": "local:100/vm-100-disk-1.qcow2", "cache": "writeback"})
+    assert found.failure is None
+    assert rig.contents(lab)["local:100/vm-100-disk-1.qcow2"].startswith(b"the data")
+
+
+def test_what_can_not_be_taken_off_the_drive(lab: Lab) -> None:
+    lab.faults.task_errors["qmconfig"] = ["no space left"]
+    before = lab.config(200)
+    outcome = take(lab, {**TAKE, "slot": "sata2"})
+    assert "no space left" in (outcome.failure or "")
+    assert [row["state"] for row in outcome.guests[0]["actions"]] == ["remaining"]
+    assert lab.config(200) == before
+    assert twice(lab, {**TAKE, "slot": "sata2"}).changed
+
+
+def test_a_half_done_reassignment_is_waited_for(lab: Lab) -> None:
+    """A run was killed and the next one starts while PVE has taken the disk from one guest and not given it yet."""
+    half = threading.Event()
+
+    def work(_log: object) -> None:
+        giver, taker = lab.guest(200), lab.guest(100)
+        conf = giver.load()
+        drive = conf.values.pop("scsi1")
+        giver.write(conf)
+        half.set()
+        lab.cluster.clock.sleep(60)
+        conf = taker.load()
+        old, _, options = drive.partition(",")
+        conf.values["scsi2"] = f"{lab.cluster.storages('pve1').rename(old, 100)},{options}"
+        taker.write(conf)
+
+    lab.cluster.tasks.start("pve1", "qmmove", "200-scsi1>100-scsi2", "root@pam!test", work)
+    assert half.wait(10)
+    outcome = take(lab, TAKE)
+    assert (outcome.failure, outcome.changed) == (None, False)
+    assert "scsi2" in lab.config(100)
+
+
+def test_a_policy_leaves_it_as_it_comes(lab: Lab) -> None:
+    for recommend in ("on_create", "always"):
+        for check in (True, False, False):
+            words = {"policy": "current", "recommend": recommend}
+            outcome = converge(lab, {"vmid": 100, "disks": [TAKE]}, check=check, **words)
+            assert outcome.failure is None
+            assert not outcome.guests[0].get("recommended")
+    assert lab.config(100)["scsi2"] == "local:100/vm-100-disk-1.qcow2,cache=writeback,iothread=1,serial=A1,size=8M"

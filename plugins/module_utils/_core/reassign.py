@@ -119,9 +119,12 @@ def _no_disk(draft: Draft, disk: Disk, giver: Guest) -> _Problem:
         return f"PVE has '{giver.configured.unreadable[source]}' there, which can't be read", "correct it in PVE first"
     if source in giver.live.drives:
         return f"its removal from {giver.label} waits", "stop that guest, or settle what waits there in PVE"
-    unused = ", ".join(f"{slot} is {volume}" for slot, volume in draft.guest.configured.unused.items())
-    found = unused or f"'qm disk rescan --vmid {draft.guest.vmid}' on the node finds one that is in no slot"
-    return f"neither {disk.slot} nor {source} of {giver.label} holds a disk", f"name its volume with volume: ({found})"
+    there = [*(slot for slot, drive in giver.configured.drives.items() if drive.is_disk), *giver.configured.unused]
+    return (
+        f"neither {disk.slot} nor {source} of {giver.label} holds a disk",
+        f"{giver.name} has {', '.join(map(str, there)) or 'none'}; if the disk has left there and is in no slot, "
+        f"'qm disk rescan --vmid {draft.guest.vmid}' on the node makes it an unused one of this guest",
+    )
 
 
 def _problems(draft: Draft, giver: Giver, source: Slot, before: Drive) -> Iterator[_Problem]:
