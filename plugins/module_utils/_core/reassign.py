@@ -86,7 +86,8 @@ def reassign(draft: Draft, disk: Disk) -> Drive | None:
 def _add_reassign(draft: Draft, disk: Disk, giver: Guest, source: Slot, before: Drive) -> Drive:
     prepared = before.with_options(_prepared(draft, disk, source, before))
     format_ = before.format if before.get("format") is None else None
-    drive = prepared.with_volume(new_volume(before.storage or "", format_))
+    earlier = sum(isinstance(action, Reassign) for action in draft.actions)
+    drive = prepared.with_volume(new_volume(before.storage or "", format_, number=earlier or None))
     volume = draft.facts.volumes.get(before.volume)
     if source.is_unused and volume is not None and volume.size:
         drive = drive.with_size(volume.size)
