@@ -84,11 +84,11 @@ EXAMPLES = r"""
 
 - name: Take the data disk of a guest that is replaced, without copying
   diskwright.proxmox.guest_disks:
-    name: app2
+    name: wiki2
     disks:
       - slot: scsi1
         moved_from: sata2
-        moved_from_guest: app1-old
+        moved_from_guest: wiki1
         cache: none
 
 - name: Move a disk to another storage while the guest runs, and convert it
