@@ -10,8 +10,8 @@ module: guest_disks
 short_description: Declares the disks of Proxmox VE guests, and converges them
 description:
   - Takes a declaration of which disk is to be in which slot, of one guest or of a thousand, works out what that takes,
-    and does it. Disks are created, imported, attached, resized, moved, converted, brought to another bus, detached, and
-    their options changed.
+    and does it. Disks are created, imported, attached, resized, moved, converted, brought to another bus or to another
+    guest, detached, and their options changed.
   - Everything that can't be done, or would lose data, is found before the first write and reported together.
   - Nothing is removed because it is not mentioned. Neither drives, nor options of drives.
   - A guest that is as declared costs one read.
@@ -31,23 +31,28 @@ options:
       - Where a O(policy) fills in what the declaration leaves open (format, cache, AIO, I/O thread, discard and the
         like, and the controller of a guest that has no SCSI disk yet).
       - With V(on_create) only for disks that the task makes. A disk that is there is never changed.
-      - With V(always) for every declared disk, except that the format of an image that is there stays.
+      - With V(always) for every declared disk, except that the format of an image that is there stays, and that a disk
+        with O(disks[].moved_from_guest) is left as it comes.
       - With V(never) nowhere.
       - The result says which value came from which rule, and the diff names the rules.
     type: str
     choices: [on_create, always, never]
     default: on_create
 notes:
-  - A run that was killed is finished by the next one. Two jobs that take several calls (a drive that changes its bus
-    while the guest runs, and a guest that is shut down for a change) are noted for that purpose in the guest's notes,
-    as a comment that the web interface does not show, until they are done.
+  - A run that was killed is finished by the next one. Three jobs that take several calls (a drive that changes its bus
+    while the guest runs, a guest that is shut down for a change, and the first disk of a guest that comes from another
+    one) are noted for that purpose in the guest's notes, as a comment that the web interface does not show, until they
+    are done.
+  - Where one task declares both the guest that gives a disk and the one that takes it, the latter comes first. What is
+    returned of the former is what is left after that. It may declare the slot with O(disks[].state=detached) only.
   - After growing a disk, partitions and file systems inside the guest are as they were.
     M(diskwright.proxmox.guest_grow) lets them have the space.
-  - The user needs the rights C(VM.Audit) and C(VM.Config.Disk) on the guests, C(VM.Config.CDROM) for CD-ROM drives,
+  - The user needs the rights C(VM.Audit) and C(VM.Config.Disk) on the guests, those of O(disks[].moved_from_guest)
+    among them, C(VM.Config.CDROM) for CD-ROM drives,
     C(VM.Config.HWType) for O(scsihw), C(VM.Config.Options) for changes that are noted in the guest,
     C(VM.Config.Cloudinit) for cloud-init drives, C(VM.PowerMgmt) for O(power=stop_if_needed), C(VM.Clone) on a guest
-    whose disk is copied, C(Datastore.AllocateSpace) on storages where volumes are made, grow or are destroyed, and
-    C(Datastore.Audit) on storages whose volumes or images are named.
+    whose disk is copied, C(Datastore.AllocateSpace) on storages where volumes are made, grow, are destroyed or get
+    another owner, and C(Datastore.Audit) on storages whose volumes or images are named.
 seealso:
   - module: diskwright.proxmox.guest_disks_info
   - module: diskwright.proxmox.guest_grow
@@ -76,6 +81,15 @@ EXAMPLES = r"""
     disks:
       - slot: scsi2
         moved_from: sata0
+
+- name: Take the data disk of a guest that is replaced, without copying
+  diskwright.proxmox.guest_disks:
+    name: wiki2
+    disks:
+      - slot: scsi1
+        moved_from: sata2
+        moved_from_guest: wiki1
+        cache: none
 
 - name: Move a disk to another storage while the guest runs, and convert it
   diskwright.proxmox.guest_disks:
@@ -190,7 +204,8 @@ guests:
       returned: always
       contains:
         action:
-          description: What kind of step, for example V(create), V(change), V(switch), V(resize), V(move), V(detach).
+          description: What kind of step, for example V(create), V(change), V(switch), V(reassign), V(resize), V(move),
+            V(detach).
           type: str
           returned: always
           sample: change

@@ -24,6 +24,8 @@ from lab import Lab
 TABLE = yaml.safe_load((HERE / "permissions.yml").read_text())
 JOBS: list[dict[str, Any]] = TABLE["jobs"]
 FIRST = 1000
+#: What is added to a guest's number for the guest that its disk comes from.
+GIVER = 50000
 #: What makes a module's work, and its arguments. A job without `module` is one of guest_disks.
 MODULES = {
     "guest_power": (GuestPower, power_spec()),
@@ -47,9 +49,15 @@ class Try:
 
     def seed(self) -> dict[str, Any]:
         """The guest."""
-        config = {key: text.format(vmid=self.vmid) for key, text in TABLE["config"].items()}
+        config = _formatted(self.job.get("config", TABLE["config"]), self.vmid)
         words = {key: self.job[key] for key in ("running", "agent", "snapshots") if key in self.job}
         return {"vmid": self.vmid, "name": f"g{self.vmid}", **words, "config": config}
+
+    def giver(self) -> Iterator[dict[str, Any]]:
+        """The guest that a disk comes from, if the job has one."""
+        if "giver" in self.job:
+            vmid = self.vmid + GIVER
+            yield {"vmid": vmid, "name": f"giver{self.vmid}", "config": _formatted(self.job["giver"], vmid)}
 
     def run(self, lab: Lab) -> Outcome | Result:
         """Does the job."""
@@ -63,7 +71,8 @@ class Try:
             if self.job["module"] != "storage_file":
                 params["vmid"] = self.vmid
             return run_work(lab, *MODULES[self.job["module"]], tokenid=tokenid, **params)
-        guest = {"vmid": self.vmid, "disks": self.job.get("disks", []), **self.job.get("guest", {})}
+        disks = [_formatted(disk, self.vmid) for disk in self.job.get("disks", [])]
+        guest = {"vmid": self.vmid, "disks": disks, **self.job.get("guest", {})}
         params = {key: self.job[key] for key in ("allow_destroy", "power") if key in self.job}
         return converge(lab, guest, tokenid=tokenid, **params)
 
@@ -96,5 +105,9 @@ def seed(tries: Iterable[Try]) -> dict[str, Any]:
             for one in every
             for path in ("/vms", "/storage", "/nodes")
         ],
-        "guests": [*(one.seed() for one in every), other],
+        "guests": [*(one.seed() for one in every), *(giver for one in every for giver in one.giver()), other],
     }
+
+
+def _formatted(values: Mapping[str, Any], vmid: int) -> dict[str, Any]:
+    return {key: value.format(vmid=vmid) if isinstance(value, str) else value for key, value in values.items()}

@@ -5,12 +5,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.actions import Action
 from e2e import rig
 from lab import Lab
 from lab.server import Request
@@ -18,6 +19,8 @@ from lab.server import Request
 VMID = 100
 GUEST = {"vmid": VMID, "name": "db1", "config": {"scsi0": "local:100/vm-100-disk-0.raw,size=8M"}}
 NEW = {"slot": "scsi1", "storage": "local", "size": "4M"}
+OLD = {"vmid": 200, "name": "old1", "config": {"scsi1": "local:200/vm-200-disk-0.raw,iothread=1,size=8M"}}
+TAKE = {"slot": "scsi2", "moved_from": "scsi1", "moved_from_guest": "old1"}
 Make = Callable[..., Lab]
 
 
@@ -77,6 +80,50 @@ def test_the_new_plan_is_for_what_the_other_one_has_made(make: Make) -> None:
     assert [request.path.rpartition("/")[2] for request in lab.writes()[seen:]] == ["move_disk"] or not rig.messages(
         run
     )
+
+
+@pytest.mark.parametrize("vmid", [VMID, 200])
+def test_a_change_of_either_guest_leads_to_one_new_plan(make: Make, vmid: int) -> None:
+    lab = make(GUEST, OLD)
+    run = rig.prepared(lab, layout(TAKE))
+    lab.change(vmid, onboot="1")
+    run.execute()
+    assert not rig.messages(run)
+    assert ["planned anew" in text for text in rig.warnings(run) if "iothread" not in text] == [True]
+    assert lab.config(vmid)["onboot"] == "1"
+    assert lab.volumes() == ["local:100/vm-100-disk-0.raw", "local:100/vm-100-disk-1.raw"]
+    rig.assert_settled(lab, layout(TAKE))
+
+
+@pytest.mark.parametrize("vmid", [VMID, 200])
+def test_changes_of_either_guest_without_end_are_an_error(make: Make, vmid: int) -> None:
+    lab = make(GUEST, OLD)
+    run = rig.prepared(lab, layout(TAKE))
+    times = iter(range(1000))
+    lab.change(vmid, startup=f"order={next(times)}")
+
+    def meddle(request: Request) -> None:
+        if request.path.endswith(f"/{vmid}/pending"):
+            lab.change(vmid, startup=f"order={next(times)}")
+
+    Meddler(lab, meddle)
+    run.execute()
+    assert "planned anew once already" in rig.messages(run)
+    assert len(lab.writes()) == 2
+    assert lab.volumes() == ["local:100/vm-100-disk-0.raw", "local:200/vm-200-disk-0.raw"]
+
+
+def test_two_runs_that_take_the_same_disk(make: Make) -> None:
+    lab = make(GUEST, OLD)
+    runs = [rig.prepared(lab, layout({**TAKE, "slot": slot})) for slot in ("scsi2", "sata3")]
+    threads = [threading.Thread(target=run.execute) for run in runs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    (text,) = filter(None, map(rig.messages, runs))
+    assert "scsi1 of old1 (200 on pve1) holds a disk" in text or "planned anew once already" in text
+    assert lab.volumes() == ["local:100/vm-100-disk-0.raw", "local:100/vm-100-disk-1.raw"]
 
 
 @pytest.mark.parametrize("kind", ["config", "resize", "move_disk"])
@@ -170,6 +217,8 @@ LOST = {
     "move": ({}, {"slot": "scsi0", "storage": "tank"}, "POST", "/move_disk$"),
     "switch": ({}, {"slot": "virtio1", "moved_from": "scsi0"}, "POST", "/config$"),
     "running switch": ({"running": True, "boot": " "}, {"slot": "virtio1", "moved_from": "scsi0"}, "POST", "/config$"),
+    "reassign": ({}, TAKE, "POST", "/move_disk$"),
+    "prepare": ({}, {**TAKE, "slot": "sata2"}, "POST", "/200/config$"),
     "shutdown": ({"running": True}, {"slot": "sata1", "moved_from": "scsi0"}, "POST", "/shutdown$"),
     "start": ({"running": True}, {"slot": "sata1", "moved_from": "scsi0"}, "POST", "/start$"),
 }
@@ -181,7 +230,9 @@ LOST = {
 def test_a_lost_answer_is_looked_at_before_anything_is_repeated(make: Make, name: str, how: str, slow: bool) -> None:
     words, wish, method, where = LOST[name]
     config = {**GUEST["config"], **({"boot": words["boot"]} if "boot" in words else {})}  # type: ignore[dict-item]
-    lab = make({**GUEST, "config": config, "running": words.get("running", False), "contents": {"scsi0": "the system"}})
+    guest = {**GUEST, "config": config, "running": words.get("running", False), "contents": {"scsi0": "the system"}}
+    others = [OLD] if "moved_from_guest" in wish else []
+    lab = make(guest, *others)
     declared = layout(wish, power="stop_if_needed")
     run = rig.prepared(lab, declared)
     planned = run.jobs[0].plan
@@ -197,12 +248,16 @@ def test_a_lost_answer_is_looked_at_before_anything_is_repeated(make: Make, name
     assert not rig.messages(run)
     assert watch.seen == []
     assert lab.config(VMID).get("description") is None
-    assert len(lab.volumes()) == (2 if name in ("create", "import", "move") else 1)
+    assert len(lab.volumes()) == (2 if name in ("create", "import", "move") or others else 1)
     assert [text for text in rig.contents(lab).values() if text.startswith(b"the system")]
     outcome = run.jobs[0].outcome
     assert outcome is not None
-    assert sorted(map(str, outcome.done)) == sorted(map(str, planned.actions)), "what was done counts as done"
+    assert steps(outcome.done) == steps(planned.actions), "what was done counts as done"
     rig.assert_settled(lab, declared)
+
+
+def steps(actions: Iterable[Action]) -> list[tuple[str, str]]:
+    return sorted((action.verb, str(action.slot)) for action in actions)
 
 
 @pytest.mark.parametrize("kind", ["qmconfig", "resize", "qmmove"])

@@ -63,7 +63,8 @@ class Job:
     """A guest, what is declared for it, and what it has to be at last.
 
     :param after: what each slot begins with at last, by slot.
-    :param gone: volumes that the declaration gives up.
+    :param gone: volumes that the declaration gives up, or that get a new name.
+    :param others: guests that disks come from.
     """
 
     guest: dict[str, Any]
@@ -72,8 +73,19 @@ class Job:
     gone: tuple[str, ...] = ()
     destroy: bool = False
     slow: dict[str, float] = field(default_factory=dict)
+    others: tuple[dict[str, Any], ...] = ()
 
 
+OLD = {
+    "vmid": 200,
+    "name": "old1",
+    "config": {
+        "boot": "order=scsi1;scsi2",
+        "scsi1": "local:200/vm-200-disk-0.qcow2,cache=writeback,size=8M",
+        "scsi2": "tank:vm-200-disk-1,iothread=1,ssd=1,size=8M",
+    },
+    "contents": {"scsi1": "the system", "scsi2": "the data"},
+}
 JOBS = {
     "import and grow": Job(
         {"config": {"scsi0": "local:100/vm-100-disk-0.raw,size=8M"}, "contents": {"scsi0": "the system"}},
@@ -202,13 +214,50 @@ JOBS = {
         {"virtio0": "the system", **{f"scsi{number}": "" for number in range(4)}},
         slow={"qmconfig": 20},
     ),
+    "first disks from another guest": Job(
+        {"config": {"description": "notes of mine", "boot": " "}},
+        {
+            "disks": [
+                {"slot": "sata0", "moved_from": "scsi1", "moved_from_guest": "old1", "cache": "none", "size": "16M"},
+                {
+                    "slot": "sata1",
+                    "moved_from": "scsi2",
+                    "moved_from_guest": 200,
+                    "storage": "local",
+                    "delete_source": True,
+                },
+            ]
+        },
+        {"sata0": "the system", "sata1": "the data"},
+        gone=("local:200/vm-200-disk-0.qcow2", "tank:vm-200-disk-1"),
+        slow={"qmmove": 20, "qmconfig": 10},
+        others=(OLD,),
+    ),
+    "disks of another guest for one that is shut down for them": Job(
+        {
+            "running": True,
+            "config": {"scsi0": "local:100/vm-100-disk-0.raw,size=8M"},
+            "contents": {"scsi0": "our system"},
+        },
+        {
+            "power": "stop_if_needed",
+            "disks": [
+                {"slot": "virtio5", "moved_from": "scsi1", "moved_from_guest": "old1", "serial": "A1"},
+                {"slot": "sata1", "moved_from": "scsi2", "moved_from_guest": "old1", "size": "12M"},
+            ],
+        },
+        {"scsi0": "our system", "virtio5": "the system", "sata1": "the data"},
+        gone=("local:200/vm-200-disk-0.qcow2", "tank:vm-200-disk-1"),
+        slow={"qmmove": 20, "qmshutdown": 10, "qmstart": 10},
+        others=(OLD,),
+    ),
 }
 
 
 @contextmanager
 def made(folder: Path, job: Job) -> Iterator[Lab]:
     guest = {"vmid": VMID, "name": "db1", **job.guest}
-    with rig.started(folder, [guest], files={"samples": ["local"]}) as lab:
+    with rig.started(folder, [guest, *job.others], files={"samples": ["local"]}) as lab:
         yield lab
 
 
@@ -298,7 +347,7 @@ def _check_guest(lab: Lab, job: Job, contents: dict[str, bytes]) -> None:
     assert config.get("description") == job.guest["config"].get("description")
     assert bool(lab.guest(VMID).running) == bool(job.guest.get("running"))
     if "boot" in job.guest["config"]:
-        assert config["boot"].startswith("order=scsi0;"), config["boot"]
+        assert config["boot"].partition(";")[0] == f"order={next(iter(job.after))}", config["boot"]
     made_twice = [volid for volid in set(now) - set(contents) if volid not in drives]
     assert made_twice == []
 

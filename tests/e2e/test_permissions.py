@@ -31,7 +31,8 @@ def lab() -> Iterator[Lab]:
 
 def state(lab: Lab, vmid: int) -> dict[str, Any]:
     """All there is of a guest."""
-    volumes = sorted(volume for volume in lab.volumes() if re.search(rf"\bvm-{vmid}-", volume))
+    numbers = f"{vmid}|{vmid + rights.GIVER}"
+    volumes = sorted(volume for volume in lab.volumes() if re.search(rf"\bvm-({numbers})-", volume))
     config = {key: value for key, value in lab.config(vmid).items() if key != "digest"}
     running = lab.guest(vmid).running is not None
     files = sorted(file.name for file in lab.file("local:iso/debian.iso").parent.iterdir() if str(vmid) in file.name)

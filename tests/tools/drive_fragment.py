@@ -135,7 +135,19 @@ moved_from:
   description:
     - The slot where the disk was. The same volume comes into O(@P@disks[].slot), on another bus if that is one.
       Nothing is copied.
+    - With O(@P@disks[].moved_from_guest) the slot of another guest, or the V(unusedN) that keeps the volume there.
     - Once it has moved this option says nothing more, and can stay or go.
+  type: str
+moved_from_guest:
+  description:
+    - Another guest, by its number or its name, that O(@P@disks[].moved_from) is a slot of. Proxmox VE gives the volume
+      a new name and takes the drive out of the other guest and its boot order. Nothing is copied.
+    - Both guests have to be on one node, and the other one must not run, unless an V(unusedN) of it is named. A disk
+      that a snapshot needs stays where it is, and so do CD-ROM and cloud-init drives.
+    - The drive keeps its options. Those that the new bus does not have are taken off it. What else is declared for
+      O(@P@disks[].slot) is done once it is there.
+    - Once it has moved this option says nothing more, and can stay or go together with O(@P@disks[].moved_from). The
+      other guest may be gone by then.
   type: str
 import_from:
   description:

@@ -46,6 +46,7 @@ def disk_spec() -> _Spec:
         "format": {"type": "str", "choices": list(FORMATS)},
         "volume": {"type": "str"},
         "moved_from": {"type": "str"},
+        "moved_from_guest": {"type": "str"},
         "import_from": {"type": "str"},
         "media": {"type": "str", "choices": ["disk", "cdrom"]},
         "iso": {"type": "str"},

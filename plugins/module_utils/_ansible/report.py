@@ -61,7 +61,7 @@ def guest_result(job: Job, *, executed: bool) -> dict[str, t.Any]:
     result |= {
         "node": job.guest.node,
         "status": plan.before.state,
-        "before": state_of(plan.before.configured),
+        "before": state_of(job.guest.configured),
         "after": state_of(after.configured),
         "restart_required": sorted(plan.restart_required),
         "undeclared": [str(slot) for slot in plan.undeclared],

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from .drive import Drive
-from .guest import Boot
+from .guest import Boot, Guest
 from .options import TABLE, Kind
 from .size import format_pve_size, human_size
 from .slot import Slot
@@ -175,6 +175,11 @@ class Change(Action):
         yield str(self.slot), str(self.after)
 
 
+def _lacking(slot: Slot | None, drive: Drive) -> list[str]:
+    """The options of a drive that the bus of a slot does not have."""
+    return [key for key, _value in drive.options if slot and key in TABLE and slot.bus not in TABLE[key].buses]
+
+
 def _changed(name: str, before: str | None, after: str | None) -> str:
     shown = [_shown(name, before), _shown(name, after)]
     if shown[0] == shown[1]:  # the default, written out or left to PVE
@@ -227,6 +232,51 @@ class Switch(Action):
     def deletions(self) -> Iterator[str]:
         if not self.unplugged:
             yield str(self.source)
+
+
+@dataclass(frozen=True, slots=True)
+class Prepare(Action):
+    """What PVE does not carry over is taken off a drive of another guest, while it is still in its slot there."""
+
+    after: Drive
+
+    @property
+    def settings(self) -> Iterator[tuple[str, str]]:
+        yield str(self.slot), str(self.after)
+
+
+@dataclass(frozen=True, slots=True)
+class Reassign(Action):
+    """A volume of another guest becomes this guest's: PVE renames it, nothing is copied.
+
+    :param giver: the other guest.
+    :param source: the slot that the volume has there, which may be an ``unusedN``.
+    :param before: the drive as it is there.
+    :param prepared: the drive as it has to be there for PVE to carry it over.
+    :param drive: the drive as it arrives.
+    """
+
+    giver: Guest
+    source: Slot
+    before: Drive
+    prepared: Drive
+    drive: Drive
+
+    @property
+    def line(self) -> Line:
+        notes = ["same volume under a new name"]
+        dropped = _lacking(self.slot, self.before)
+        if dropped and self.slot is not None:
+            notes.append(f"without {', '.join(dropped)}, which {self.slot.bus} does not have")
+        changed = Change(self.slot, self.before.with_options(dict.fromkeys(dropped)), self.prepared)
+        if changed.names:
+            notes.append(changed.line.what)
+        boot = self.giver.configured.boot
+        if boot is not None and str(self.source) in boot.devices:
+            notes.append(f"leaves the boot order of {self.giver.name}")
+        return Line(
+            ">", str(self.slot), f"was {self.source} of {self.giver.name} ({self.giver.vmid})", ", ".join(notes)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -296,20 +346,26 @@ class Resize(Action):
 
 @dataclass(frozen=True, slots=True)
 class Move(Action):
-    """A disk is copied to another storage or into another format."""
+    """A disk is copied to another storage or into another format.
+
+    :param again: whether an earlier step has made the volume that is copied.
+    """
 
     drive: Drive
     storage: str
     format: str | None
     new_format: str
     delete_source: bool
+    again: bool = False
 
     @property
     def line(self) -> Line:
         places = [f"{self.drive.storage} -> {self.storage}"] if self.drive.storage != self.storage else []
         if self.drive.format != self.new_format:
             places.append(f"{self.drive.format} -> {self.new_format}")
-        source = "the copy" if self.drive.is_new else self.drive.volume
+        source = self.drive.volume
+        if self.drive.is_new:
+            source = "the copy" if self.again else "its old volume"
         fate = "destroyed" if self.delete_source else "kept as unused"
         if self.drive.is_cloudinit:
             fate = "destroyed, its content is made anew"
@@ -423,6 +479,7 @@ class CallKind(str, Enum):
     DESTROY = "destroy"
     RESIZE = "resize"
     MOVE = "move"
+    REASSIGN = "reassign"
     SHUTDOWN = "shutdown"
     START = "start"
 
@@ -432,11 +489,13 @@ class Call:
     """One call and the steps that it carries out.
 
     :param parameters: as PVE takes them, without the digest.
+    :param giver: the guest that it is sent to, where that is not the one that is planned for.
     """
 
     kind: CallKind
     actions: tuple[Action, ...]
     parameters: tuple[tuple[str, str], ...] = ()
+    giver: Guest | None = None
 
     def parameter(self, name: str) -> str | None:
         """The value of a parameter, or ``None``."""

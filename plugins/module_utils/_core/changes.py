@@ -227,7 +227,7 @@ def _flatten_in_place(draft: Draft, disk: Disk, current: Drive, formats: tuple[s
     storage = current.storage or ""
     draft.add(Move(disk.slot, current, storage, between, between, delete_source=True))
     copy = current.with_volume(new_volume(storage, between))
-    draft.add(Move(disk.slot, copy, storage, current.format, current.format, delete_source=True))
+    draft.add(Move(disk.slot, copy, storage, current.format, current.format, delete_source=True, again=True))
     return current.format
 
 

@@ -23,6 +23,8 @@ from .actions import (
     Move,
     Note,
     Power,
+    Prepare,
+    Reassign,
     Resize,
     Switch,
     Unplug,
@@ -40,15 +42,17 @@ def cut_calls(draft: Draft) -> tuple[Call, ...]:
     """Cut the steps into calls, in an order in which none of PVE's hazards can arise.
 
     Copies and resizes of a running guest's drives come before changes that will wait for its next start: the waiting
-    value would otherwise name the old volume or size, and bring it back at that start.
+    value would otherwise name the old volume or size, and bring it back at that start. What comes from other guests
+    comes first: options, sizes and boot orders that are declared beside it need a drive that is there.
     """
     changed = {action.slot for action in draft.actions if isinstance(action, Change)}
     copies = [action for action in draft.actions if isinstance(action, (Resize, Move))]
     early = [action for action in copies if draft.guest.running and action.slot in changed]
     late = [action for action in copies if action not in early]
     destroys = tuple(action for action in draft.actions if isinstance(action, Destroy))
-    main = [action for action in draft.actions if not isinstance(action, (Resize, Move, Destroy))]
-    calls = [_copy_call(action) for action in early]
+    main = [action for action in draft.actions if not isinstance(action, (Resize, Move, Destroy, Reassign))]
+    calls = list(_reassign_calls(draft))
+    calls.extend(_copy_call(action) for action in early)
     calls.extend(_config_calls(draft, [_after_copies(action, early) for action in main]))
     if destroys:
         gone = ",".join(str(action.slot) for action in destroys)
@@ -91,6 +95,21 @@ def _copy_call(action: Resize | Move) -> Call:
     return Call(CallKind.MOVE, (action,), tuple(parameters))
 
 
+def _reassign_calls(draft: Draft) -> Iterator[Call]:
+    """The calls that bring other guests' disks, each in its old slot made ready for it."""
+    if draft.boot_to_note is not None and draft.boot_to_note != draft.journal.boot:
+        journal = replace(draft.journal, boot=draft.boot_to_note)
+        yield config_call((Note(None, write_journal(draft.guest.configured.description, journal)),))
+    for action in draft.actions:
+        if not isinstance(action, Reassign):
+            continue
+        if action.prepared != action.before:
+            ready = Prepare(action.source, action.prepared)
+            yield replace(config_call((ready,)), giver=action.giver)
+        target = (("target-vmid", str(draft.guest.vmid)), ("target-disk", str(action.slot)))
+        yield Call(CallKind.REASSIGN, (action,), (("disk", str(action.source)), *target), action.giver)
+
+
 def _config_calls(draft: Draft, actions: list[Action]) -> Iterator[Call]:
     """One call for everything, except where PVE's handling of one call is unsafe or has no fixed order."""
     live = [a for a in actions if isinstance(a, Switch) and (draft.guest.running or a.unplugged)]
@@ -130,7 +149,7 @@ def _switch_calls(draft: Draft, live: list[Switch]) -> Iterator[Call]:
         unplugs = tuple(Unplug(action.source, action.before) for action in plugged)
         yield config_call((*unplugs, Note(None, write_journal(description, journal))))
     done = tuple(replace(action, unplugged=True) for action in live)
-    cleared = Note(None, write_journal(description, replace(draft.journal, switches=_switches_left(draft))))
+    cleared = Note(None, write_journal(description, replace(draft.journal, switches=switches_left(draft))))
     yield config_call((*done, cleared))
 
 
@@ -146,13 +165,13 @@ def finish_power(draft: Draft) -> tuple[Call, ...]:
     """Calls that start a guest which was shut down only for its changes, by this run or by one that was killed."""
     if not draft.journal.start or draft.layout.power != "stop_if_needed":
         return ()
-    left = replace(draft.journal, start=False, switches=_switches_left(draft))
+    left = replace(draft.journal, start=False, boot=None, switches=switches_left(draft))
     cleared = Note(None, write_journal(draft.guest.configured.description, left))
     start = () if draft.guest.running else (Call(CallKind.START, (Power(None, start=True),)),)
     return (*start, config_call((cleared,)))
 
 
-def _switches_left(draft: Draft) -> Mapping[Slot, Drive]:
+def switches_left(draft: Draft) -> Mapping[Slot, Drive]:
     """What the journal says about slots to which no step of this plan brings their drive."""
     done = {action.slot for action in draft.actions if isinstance(action, Switch)}
     return {slot: drive for slot, drive in draft.journal.switches.items() if slot not in done}

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .actions import Action
+from .actions import Action, BootOrder, Reassign
 from .errors import Refusal
-from .guest import Guest
+from .guest import Boot, Guest
 from .journal import Journal, read_journal
 from .layout import Disk, Layout
 from .plan import Facts
-from .slot import Slot
+from .slot import Slot, find_slot
 
 
 @dataclass(slots=True)
@@ -34,6 +34,15 @@ class Draft:
     warnings: list[str] = field(default_factory=list)
     stops: list[tuple[Slot | None, str, str, str]] = field(default_factory=list)
     consumed: set[Slot] = field(default_factory=set)
+
+    @property
+    def boot_to_note(self) -> Slot | None:
+        """The slot of the empty boot order that comes from another guest: a run that is killed in between must know."""
+        arriving = {str(action.slot) for action in self.actions if isinstance(action, Reassign)}
+        for action in self.actions:
+            if isinstance(action, BootOrder) and self.layout.boot is None and action.before == Boot():
+                return next((find_slot(name) for name in action.after.devices if name in arriving), None)
+        return None
 
     @property
     def journal(self) -> Journal:

@@ -144,10 +144,14 @@ def parse_drive(text: str) -> Drive:
     return make_drive(volume, options)
 
 
-def new_volume(storage: str, format_: str | None, *, cloudinit: bool = False) -> str:
-    """The volume id in a projection of a volume that PVE will name; format and kind show in it as in PVE's names."""
+def new_volume(storage: str, format_: str | None, *, cloudinit: bool = False, number: int | None = None) -> str:
+    """The volume id in a projection of a volume that PVE will name; format and kind show in it as in PVE's names.
+
+    :param number: tells it from other such volumes on the same storage, where that matters.
+    """
     extension = "" if format_ in (None, "raw") else f".{format_}"
-    return f"{storage}:{NEW_VOLUME}{'-cloudinit' if cloudinit else ''}{extension}"
+    suffix = "-cloudinit" if cloudinit else "" if number is None else f"-{number}"
+    return f"{storage}:{NEW_VOLUME}{suffix}{extension}"
 
 
 def volume_name(volume: str) -> str:

@@ -4,8 +4,9 @@
 # PRIVATE to the collection: not part of its public API, may change in any release.
 """A journal of what is under way, kept in the guest's own notes, so that a run that was killed can be finished.
 
-Two jobs need more than one call and would leave no trace in PVE: a drive that changes its bus while the guest runs
-(between the two calls its volume is just one of the unused ones), and a guest that was shut down only for the job.
+Three jobs need more than one call and would leave no trace in PVE: a drive that changes its bus while the guest runs
+(between the two calls its volume is just one of the unused ones), a guest that was shut down only for the job, and a
+disk of another guest that is to become the first one in an empty boot order.
 The note is one HTML comment, which PVE's web page does not show, and is removed by the last call of the job.
 """
 
@@ -30,13 +31,15 @@ class Journal:
 
     :param switches: drives, with their options, that are on their way to a slot.
     :param start: whether the guest is to be started when the job is done.
+    :param boot: the slot that is to be put into the empty boot order once it has its disk.
     """
 
     switches: Mapping[Slot, Drive] = field(default_factory=lambda: MappingProxyType({}))
     start: bool = False
+    boot: Slot | None = None
 
     def __bool__(self) -> bool:
-        return bool(self.switches) or self.start
+        return bool(self.switches) or self.start or self.boot is not None
 
 
 def read_journal(description: str | None) -> Journal:
@@ -50,7 +53,12 @@ def read_journal(description: str | None) -> Journal:
     except (ValueError, AttributeError, RecursionError, ParseError):
         return Journal()
     known = {slot: drive for slot, drive in switches.items() if slot is not None}
-    return Journal(MappingProxyType(known), start=data.get("start") is True)
+    boot = data.get("boot")
+    return Journal(
+        MappingProxyType(known),
+        start=data.get("start") is True,
+        boot=find_slot(boot) if isinstance(boot, str) else None,
+    )
 
 
 def write_journal(description: str | None, journal: Journal) -> str:
@@ -63,5 +71,7 @@ def write_journal(description: str | None, journal: Journal) -> str:
         data["switch"] = {str(slot): str(drive) for slot, drive in sorted(journal.switches.items())}
     if journal.start:
         data["start"] = True
+    if journal.boot is not None:
+        data["boot"] = str(journal.boot)
     text = json.dumps(data, sort_keys=True)
     return f"{plain}\n<!-- diskwright: {text} -->" if plain else f"<!-- diskwright: {text} -->"

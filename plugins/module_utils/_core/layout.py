@@ -30,8 +30,8 @@ _OPTION_SPELLINGS = MappingProxyType(
 #: What a guest, and what a slot, can be told beside the options of its drive.
 _GUEST_KEYS = tuple("vmid name node disks scsihw boot undeclared power revert_leftovers facts".split())
 _DISK_KEYS = tuple(
-    "slot state storage size minimum format volume moved_from import_from media iso cloudinit unset delete_source "
-    "flatten".split()
+    "slot state storage size minimum format volume moved_from moved_from_guest import_from media iso cloudinit unset "
+    "delete_source flatten".split()
 )
 
 
@@ -42,6 +42,8 @@ class Disk:
     :param size: bytes.
     :param minimum: whether a disk that is larger than ``size`` is right as it is.
     :param volume: an existing volume id, or an ``unusedN`` of the guest.
+    :param moved_from: the slot where the disk was, of this guest or of ``moved_from_guest``.
+    :param moved_from_guest: another guest's number or name, as it is declared.
     :param options: canonical values by PVE's name.
     :param unset: options to remove.
     :param delete_source: whether a move destroys the volume that it leaves.
@@ -55,6 +57,7 @@ class Disk:
     format: str | None = None
     volume: str | None = None
     moved_from: Slot | None = None
+    moved_from_guest: str | None = None
     import_from: str | None = None
     media: str | None = None
     iso: str | None = None
@@ -68,6 +71,11 @@ class Disk:
     def is_cdrom(self) -> bool:
         """Whether a CD-ROM drive is declared."""
         return self.media == "cdrom" or self.iso is not None
+
+    @property
+    def old_slot(self) -> Slot | None:
+        """The slot of the same guest where the disk was; that of another guest is not one of these."""
+        return self.moved_from if self.moved_from_guest is None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,6 +228,7 @@ def _read_disk(slot: Slot, entry: Mapping[str, object], collector: _Collector) -
         format=_choice(entry.get("format"), FORMATS, "format", collector, where),
         volume=_text(entry.get("volume")),
         moved_from=moved_from if isinstance(moved_from, Slot) else None,
+        moved_from_guest=_text(entry.get("moved_from_guest")),
         import_from=_text(entry.get("import_from")),
         media=media,
         iso=_text(entry.get("iso")),
@@ -270,7 +279,7 @@ def _check_slots(layout: Layout, collector: _Collector) -> None:
         seen.add(disk.slot)
         for problem in _contradictions(disk):
             collector.refusals.append(Refusal(layout.label, str(disk.slot), *problem))
-    sources = {disk.slot: disk.moved_from for disk in layout.disks if disk.moved_from is not None}
+    sources = {disk.slot: disk.old_slot for disk in layout.disks if disk.old_slot is not None}
     taken: dict[Slot, Slot] = {}
     for slot, source in sources.items():
         if source in taken:
@@ -320,20 +329,7 @@ def _contradicting_origins(disk: Disk) -> Iterator[_Problem]:
         yield origins[0], "", f"contradicts {' and '.join(origins[1:])}", "say in one way where the content comes from"
     if disk.state != "present" and origins:
         yield origins[0], "", f"makes no sense with state={disk.state}", "remove one of the two"
-    if disk.moved_from is not None and (disk.moved_from == disk.slot or disk.moved_from.is_unused):
-        remedy = (
-            "name the slot where the disk was" if disk.moved_from == disk.slot else f"write volume: {disk.moved_from}"
-        )
-        yield "moved_from", str(disk.moved_from), "is not another slot of a drive", remedy
-    if disk.moved_from is not None and disk.moved_from.is_firmware:
-        yield "moved_from", str(disk.moved_from), "can't be on another bus", "EFI and TPM volumes stay where they are"
-    elif disk.moved_from is not None and disk.slot.is_firmware:
-        yield (
-            "moved_from",
-            str(disk.moved_from),
-            f"{disk.slot} takes no disk of another bus: the firmware would write into it",
-            "make a new one with storage, or name its volume with volume:",
-        )
+    yield from _contradicting_sources(disk)
     yield from _contradicting_volume(disk)
     if disk.import_from and disk.slot.is_firmware:
         yield "import_from", disk.import_from, f"{disk.slot} can't be imported", "make a new one with storage"
@@ -345,6 +341,33 @@ def _contradicting_origins(disk: Disk) -> Iterator[_Problem]:
             disk.state,
             "is not possible for an unused volume",
             "write state: absent, or attach it with volume:",
+        )
+
+
+def _contradicting_sources(disk: Disk) -> Iterator[_Problem]:
+    source, guest = disk.moved_from, disk.moved_from_guest
+    if source is None:
+        if guest is not None:
+            yield "moved_from_guest", guest, "does not say which disk", "write moved_from, the slot that it has there"
+        return
+    if guest is None and (source == disk.slot or source.is_unused):
+        remedy = "name the slot where the disk was" if source == disk.slot else f"write volume: {source}"
+        yield "moved_from", str(source), "is not another slot of a drive", remedy
+    if guest is not None and disk.is_cdrom:
+        yield (
+            "moved_from_guest",
+            guest,
+            "PVE hands no CD-ROM drive over to another guest",
+            "name the image with iso, without moved_from",
+        )
+    if source.is_firmware and (guest is None or source != disk.slot):
+        yield "moved_from", str(source), "can't be on another bus", "EFI and TPM volumes stay where they are"
+    elif disk.slot.is_firmware and not (source.is_firmware or source.is_unused):
+        yield (
+            "moved_from",
+            str(source),
+            f"{disk.slot} takes no disk of another bus: the firmware would write into it",
+            "make a new one with storage, or name its volume with volume:",
         )
 
 

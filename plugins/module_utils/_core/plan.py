@@ -18,6 +18,22 @@ from .storage import Storage
 
 
 @dataclass(frozen=True, slots=True)
+class Giver:
+    """Another guest that a declaration takes a disk from.
+
+    :param guest: the guest as it is, or ``None`` when there is none to take a disk from.
+    :param problem: why there is none, and what to do.
+    :param snapshots: its snapshots, when they were needed.
+    :param missing: rights that the user lacks for it, in words.
+    """
+
+    guest: Guest | None
+    problem: tuple[str, str] | None = None
+    snapshots: tuple[Snapshot, ...] = ()
+    missing: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything about one guest and its surroundings that a plan may depend on.
 
@@ -26,6 +42,8 @@ class Facts:
     :param listed: what the storages of volumes that do not exist have instead, by storage.
     :param snapshots: the guest's snapshots, when they were needed.
     :param may_use_paths: whether PVE will take absolute paths from this connection (only from a root@pam ticket).
+    :param givers: the guests that the declaration takes disks from, as it names them.
+    :param taken: slots whose drive another guest of the same run takes.
     """
 
     guest: Guest
@@ -34,6 +52,8 @@ class Facts:
     snapshots: tuple[Snapshot, ...] = ()
     may_use_paths: bool = False
     listed: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: MappingProxyType({}))
+    givers: Mapping[str, Giver] = field(default_factory=lambda: MappingProxyType({}))
+    taken: frozenset[Slot] = frozenset()
 
     def snapshots_with(self, volume: str) -> tuple[str, ...]:
         """The names of the snapshots that name a volume."""

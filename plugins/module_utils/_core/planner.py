@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from functools import reduce
 
@@ -21,12 +21,14 @@ from .actions import (
     Create,
     Destroy,
     Detach,
+    Note,
+    Reassign,
     Resize,
     Revert,
     Switch,
 )
 from .changes import adjust, destroy, detach
-from .cutting import cut_calls, finish_power, power_down
+from .cutting import cut_calls, finish_power, power_down, switches_left
 from .draft import Draft
 from .drive import Drive, make_drive
 from .guards import (
@@ -40,19 +42,24 @@ from .guards import (
     without_place,
 )
 from .guest import Boot, Guest
+from .journal import write_journal
 from .layout import Disk, Layout
-from .plan import Facts, Needs, Plan
+from .plan import Facts, Giver, Needs, Plan
 from .projection import Knowledge, project, restart_keys
+from .reassign import drive_at, reassign, still_there
 from .slot import DISK_BUSES, Slot, find_slot
 from .sources import create, media, resolve_volume, survives_unplugging, switch
 
 
-def find_needs(guest: Guest, layout: Layout) -> Needs:
-    """What has to be read before this guest can be planned; nothing when it is already as declared."""
+def find_needs(guest: Guest, layout: Layout, givers: Mapping[str, Giver] | None = None) -> Needs:
+    """What has to be read before this guest can be planned; nothing when it is already as declared.
+
+    :param givers: the guests that it takes disks from, see :func:`~.reassign.find_givers`.
+    """
     drives = guest.configured.drives
     storages, volumes, snapshots = False, set[str](), False
     for disk in layout.disks:
-        current = drives.get(disk.slot) or (drives.get(disk.moved_from) if disk.moved_from else None)
+        current = drives.get(disk.slot) or (drives.get(disk.old_slot) if disk.old_slot else None)
         if disk.state == "absent":
             snapshots = snapshots or guest.has_snapshots
         if disk.state != "present":
@@ -61,6 +68,8 @@ def find_needs(guest: Guest, layout: Layout) -> Needs:
             storages = True
             snapshots = snapshots or guest.has_snapshots
         volumes |= set(_volumes_needed(guest, disk, current))
+        if current is None and disk.moved_from_guest is not None:
+            volumes |= set(_volumes_without_size(disk, (givers or {}).get(disk.moved_from_guest)))
     return Needs(storages, frozenset(volumes), snapshots)
 
 
@@ -81,6 +90,14 @@ def _volumes_needed(guest: Guest, disk: Disk, current: Drive | None) -> Iterator
         yield disk.import_from
     if current is not None and current.size is None and disk.size is not None and current.storage is not None:
         yield current.volume
+
+
+def _volumes_without_size(disk: Disk, giver: Giver | None) -> Iterator[str]:
+    """The volume of another guest that is to come, where its configuration does not say how large it is."""
+    if giver is not None and giver.guest is not None and disk.moved_from is not None:
+        drive = drive_at(giver.guest, disk.moved_from)
+        if drive is not None and drive.size is None and drive.storage is not None:
+            yield drive.volume
 
 
 def make_plan(facts: Facts, layout: Layout) -> Plan:
@@ -130,7 +147,7 @@ def _since_start(calls: tuple[Call, ...]) -> Iterator[Action]:
 
 
 def _draft(facts: Facts, layout: Layout, guest: Guest) -> Draft:
-    draft = Draft(facts, layout, guest)
+    draft = Draft(facts, layout, guest, consumed=set(facts.taken))
     for disk in sorted(layout.disks, key=lambda disk: disk.slot):
         if disk.state == "present":
             _plan_present(draft, disk)
@@ -151,6 +168,8 @@ def _plan_present(draft: Draft, disk: Disk) -> None:
     if disk.slot in draft.guest.configured.unreadable:
         text = draft.guest.configured.unreadable[disk.slot]
         draft.refuse(disk.slot, "", None, f"PVE has '{text}' there, which can't be read", "correct it in PVE first")
+    elif disk.moved_from_guest is not None:
+        _plan_taken(draft, disk, current)
     elif disk.moved_from is not None and current is None:
         _plan_moved(draft, disk, disk.moved_from)
     elif disk.moved_from is not None and disk.moved_from in drives:
@@ -170,6 +189,24 @@ def _plan_present(draft: Draft, disk: Disk) -> None:
     else:
         adjust(draft, disk, current)
         _adjust_arrived(draft, disk)
+
+
+def _plan_taken(draft: Draft, disk: Disk, current: Drive | None) -> None:
+    """Plan a disk that comes from another guest, or that has come from there."""
+    there = still_there(draft, disk) if current is not None else None
+    if there is not None:
+        draft.refuse(
+            disk.slot,
+            "moved_from",
+            disk.moved_from,
+            f"{disk.slot} holds {current.volume if current else ''} and {disk.moved_from} of guest "
+            f"{disk.moved_from_guest} still holds {there.volume}",
+            "empty one of the slots first (state: detached), or remove moved_from if the disk has moved",
+        )
+        return
+    arrived = current or reassign(draft, disk)
+    if arrived is not None:
+        adjust(draft, disk, arrived)
 
 
 def _plan_moved(draft: Draft, disk: Disk, source: Slot) -> None:
@@ -278,6 +315,9 @@ def _plan_boot(draft: Draft) -> None:
         return
     if configured.boot == Boot():
         _fill_empty_order(draft)
+    if draft.boot_to_note is not None or (draft.journal.boot is not None and draft.actions):
+        left = replace(draft.journal, boot=None, switches=switches_left(draft))
+        draft.add(Note(None, write_journal(configured.description, left)))
     if configured.bootdisk in renames:
         draft.add(BootDisk(None, configured.bootdisk or "", renames[configured.bootdisk or ""]))
     if configured.boot is not None and any(name in renames for name in configured.boot.devices):
@@ -293,8 +333,15 @@ def _fill_empty_order(draft: Draft) -> None:
     arriving = [
         action.slot
         for action in draft.actions
-        if isinstance(action, (Create, Attach)) and action.drive.is_disk and action.slot and not action.slot.is_firmware
+        if isinstance(action, (Create, Attach, Reassign))
+        and action.drive.is_disk
+        and action.slot
+        and not action.slot.is_firmware
     ]
+    noted = draft.journal.boot
+    if noted is not None and noted in draft.guest.configured.drives:
+        draft.add(BootOrder(None, Boot(), Boot((str(noted),))))
+        return
     if not arriving:
         return
     if any(drive.is_disk and not slot.is_firmware for slot, drive in draft.guest.configured.drives.items()):

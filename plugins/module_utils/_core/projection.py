@@ -15,7 +15,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
-from .actions import Action, Attach, Call, CallKind, Change, Create, Media, Move, Note, Resize, Switch
+from .actions import (
+    Action,
+    Attach,
+    Call,
+    CallKind,
+    Change,
+    Create,
+    Media,
+    Move,
+    Note,
+    Prepare,
+    Reassign,
+    Resize,
+    Switch,
+)
 from .drive import NEW_VOLUME, Drive, make_drive, new_volume
 from .guest import HARDWARE_KEYS, Boot, Guest, Hardware, Volume, parse_boot
 from .options import TABLE, Effect
@@ -83,6 +97,12 @@ class _State:
         if before is not None and keeps_volume(before, self.vmid) and not destroy:
             self.keep(before.volume)
 
+    def give(self, slot: Slot) -> None:
+        """Let a drive go to another guest."""
+        self.unused.pop(slot, None)
+        if self.drives.pop(slot, None) is not None:
+            self._edit_order(slot, listed=False)
+
     def _edit_order(self, slot: Slot, *, listed: bool) -> None:
         order, name = self.order, str(slot)
         if order is None or not order.devices or (name in order.devices) == listed:
@@ -113,6 +133,8 @@ def project(guest: Guest, call: Call, knowledge: Knowledge | None = None) -> Gue
     are PVE's choice and only probable here.
     """
     known = knowledge or Knowledge()
+    if call.giver is not None and call.kind is not CallKind.REASSIGN:
+        return guest
     if call.kind is CallKind.REVERT:
         return _project_revert(guest, call)
     if call.kind is CallKind.SHUTDOWN:
@@ -128,6 +150,23 @@ def project(guest: Guest, call: Call, knowledge: Knowledge | None = None) -> Gue
     return _with_waiting(
         replace(guest, configured=replace(configured, unused=unused), live=replace(live, unused=unused))
     )
+
+
+def project_giver(guest: Guest, call: Call) -> Guest:
+    """Another guest after a call of a plan that takes a disk from it."""
+    if call.giver is None or call.giver.vmid != guest.vmid:
+        return guest
+    state = _State(guest.configured, guest.configured.boot, guest.vmid)
+    for action in call.actions:
+        if isinstance(action, Prepare) and action.slot is not None:
+            state.drives[action.slot] = action.after
+        elif isinstance(action, Reassign):
+            state.give(action.source)
+    hardware = state.frozen()
+    if not guest.running:
+        return replace(guest, configured=hardware, live=hardware)
+    live = replace(guest.live, unused=hardware.unused)  # a running guest gives only what no slot uses
+    return replace(guest, configured=hardware, live=live)
 
 
 def _unused_while_running(vmid: int, configured: Hardware, live: Hardware) -> Mapping[Slot, str]:
@@ -220,7 +259,7 @@ def _apply_action(state: _State, action: Action, known: Knowledge) -> None:
     slot = action.slot
     if slot is None:
         return
-    if isinstance(action, (Create, Switch)):
+    if isinstance(action, (Create, Switch, Reassign)):
         state.put(slot, action.drive)
     elif isinstance(action, (Attach, Media)):
         volume = known.volumes.get(action.drive.volume)

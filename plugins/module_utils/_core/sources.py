@@ -294,7 +294,7 @@ def _may_attach(draft: Draft, disk: Disk, volume: str) -> bool:
             "volume",
             volume,
             f"it belongs to guest {owner}, which could be deleted together with it",
-            "reassign it to this guest first (Reassign Owner in PVE), or import a copy with import_from",
+            f"write moved_from, its slot there, and moved_from_guest: {owner}, or import a copy with import_from",
         )
     else:
         return True

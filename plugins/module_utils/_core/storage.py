@@ -30,6 +30,7 @@ class StorageType:
     :param live_resize: whether a running guest's disk can grow.
     :param linked_clones: the formats of which a linked clone can be made.
     :param allocates: whether PVE can make a volume on it (an iSCSI target has the volumes that it has).
+    :param renames: whether PVE can give a volume to another guest, which renames it.
     :param importable: whether a disk can be imported from it although it holds none.
     """
 
@@ -43,6 +44,7 @@ class StorageType:
     live_resize: bool = True
     linked_clones: tuple[str, ...] = ()
     allocates: bool = True
+    renames: bool = True
     importable: bool = False
 
     def __post_init__(self) -> None:
@@ -63,10 +65,14 @@ _ROWS: tuple[StorageType, ...] = (
     StorageType("lvm", "block", ("raw",), ("qcow2",), thin="never"),
     StorageType("lvmthin", "block", ("raw",), snapshots=("raw",), thin="always", linked_clones=("raw",)),
     StorageType("zfspool", "block", ("raw",), snapshots=("raw",), linked_clones=("raw",)),
-    StorageType("zfs", "block", ("raw",), snapshots=("raw",), shared=True, linked_clones=("raw",)),
+    StorageType("zfs", "block", ("raw",), snapshots=("raw",), shared=True, linked_clones=("raw",), renames=False),
     StorageType("rbd", "block", ("raw",), snapshots=("raw",), thin="always", shared=True, linked_clones=("raw",)),
-    StorageType("iscsi", "block", ("raw",), thin="never", shared=True, live_resize=False, allocates=False),
-    StorageType("iscsidirect", "block", ("raw",), thin="never", shared=True, live_resize=False, allocates=False),
+    StorageType(
+        "iscsi", "block", ("raw",), thin="never", shared=True, live_resize=False, allocates=False, renames=False
+    ),
+    StorageType(
+        "iscsidirect", "block", ("raw",), thin="never", shared=True, live_resize=False, allocates=False, renames=False
+    ),
     StorageType("cephfs", "none", shared=True, allocates=False),
     StorageType("pbs", "none", shared=True, allocates=False),
     StorageType("esxi", "none", shared=True, allocates=False, importable=True),

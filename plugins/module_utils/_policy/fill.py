@@ -93,7 +93,7 @@ class Adviser:
     def _applies(self, guest: Guest, disk: Disk) -> bool:
         if self.when == NEVER or disk.state != "present" or disk.is_cdrom or disk.cloudinit:
             return False
-        if disk.slot.bus not in DISK_BUSES:
+        if disk.slot.bus not in DISK_BUSES or disk.moved_from_guest is not None:
             return False
         current = _current(guest, disk)
         if current is not None or disk.volume is not None:
@@ -103,7 +103,7 @@ class Adviser:
 
 def _current(guest: Guest, disk: Disk) -> Drive | None:
     drives = guest.configured.drives
-    return drives.get(disk.slot) or (drives.get(disk.moved_from) if disk.moved_from else None)
+    return drives.get(disk.slot) or (drives.get(disk.old_slot) if disk.old_slot else None)
 
 
 def _image(guest: Guest, disk: Disk, current: Drive | None) -> Drive | None:

@@ -10,18 +10,20 @@ The same loop finishes a job that an earlier run could not finish: what is left 
 from __future__ import annotations
 
 import typing as t
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from .._core.actions import Action, Call, CallKind, config_call
+from .._core.actions import Action, Call, CallKind, Reassign, config_call
+from .._core.drive import volume_owner
 from .._core.errors import DiskwrightError, PlanRefusedError
 from .._core.guards import find_leftovers
 from .._core.guest import Guest
-from .._core.journal import Journal, read_journal, write_journal
+from .._core.journal import read_journal, write_journal
 from .._core.layout import Layout
 from .._core.plan import Plan
 from .._core.planner import make_plan
 from .._core.power import forced_by_ha
 from .._core.projection import differences, project
+from .._core.reassign import drive_at
 from .._core.slot import find_slot
 from . import power, tasks
 from .client import ApiError, path
@@ -178,7 +180,7 @@ class _Run:
         return True
 
     def _request(self, call: Call, deadline: Deadline) -> TaskOutcome:
-        guest = self._plan.before
+        guest = self._plan.before if call.giver is None else call.giver
         if call.kind is CallKind.SHUTDOWN:
             return power.shut_down(self._client, guest, power.SHUTDOWN_SECONDS, deadline)
         if call.kind is CallKind.START:
@@ -187,6 +189,8 @@ class _Run:
         parameters: dict[str, object] = {**dict(call.parameters), "digest": guest.digest}
         if call.kind is CallKind.MOVE:
             parameters["bwlimit"] = self._limits.bwlimit
+        if call.kind is CallKind.REASSIGN:
+            parameters["target-digest"] = self._plan.before.digest
         where = path("nodes", guest.node, "qemu", guest.vmid, name)
         return tasks.run(self._client, method, where, parameters, deadline)
 
@@ -243,7 +247,7 @@ class _Run:
             raise error
         before = self._plan.before
         for _look in range(_LOOKS):  # the call may be carried out between one look and the next
-            reason = self._wait_for_tasks(deadline) or error
+            reason = self._wait_for_tasks(call, deadline) or error
             guest = self._read()
             if not set(find_leftovers(guest)) - set(find_leftovers(before)):
                 break
@@ -252,10 +256,14 @@ class _Run:
         self._unanswered = True
         self._take_stock(guest)
 
-    def _wait_for_tasks(self, deadline: Deadline) -> DiskwrightError | None:
+    def _wait_for_tasks(self, call: Call, deadline: Deadline) -> DiskwrightError | None:
         """Wait until no task of the guest runs. :returns: the failure of one, which may be somebody else's."""
         guest, failure = self._plan.before, None
-        for upid in tasks.active(self._client, guest.node, guest.vmid):
+        active = tasks.active(self._client, guest.node, guest.vmid)
+        if call.giver is not None:
+            active += tasks.active(self._client, guest.node, call.giver.vmid)
+            active += tasks.reassigning(self._client, guest.node, (guest.vmid, call.giver.vmid))
+        for upid in active:
             try:
                 tasks.wait(self._client, upid, deadline)
             except TaskFailedError as error:
@@ -268,7 +276,9 @@ class _Run:
         notes = []
         try:
             guest = self._read()
-            if call.kind in (CallKind.CONFIG, CallKind.DESTROY):
+            if call.giver is not None:
+                notes.extend(self._left_at_giver(call, read_again(self._client, call.giver), guest))
+            elif call.kind in (CallKind.CONFIG, CallKind.DESTROY):
                 notes.extend(self._revert_new(before, guest))
             if call.kind is CallKind.SHUTDOWN:
                 self._clear_journal(guest)
@@ -277,6 +287,27 @@ class _Run:
         except DiskwrightError as second:
             notes.append(f"what it left behind could not be read or taken back ({second})")
         return DiskwrightError(": ".join([self._outcome.label, "; ".join([str(error), *notes])]))
+
+    def _left_at_giver(self, call: Call, giver: Guest, guest: Guest) -> list[str]:
+        """Take back what a failed call has left waiting at the other guest, and say where a volume is that it took."""
+        keys = sorted(giver.changed_keys - call.giver.changed_keys) if call.giver else []
+        if keys:
+            where = path("nodes", giver.node, "qemu", giver.vmid, "config")
+            self._client.put(where, {"revert": ",".join(keys), "digest": giver.digest})
+        notes = [f"{', '.join(keys)} of {giver.label} taken back"] if keys else []
+        for action in call.actions:
+            taken = isinstance(action, Reassign) and drive_at(giver, action.source) is None
+            if isinstance(action, Reassign) and taken and action.slot not in guest.configured.drives:
+                loose = self._loose_volumes(guest, action.before.storage or "")
+                notes.append(f"{action.source} of {giver.label} is empty now, and {loose} is in no slot; attach it")
+        return notes
+
+    def _loose_volumes(self, guest: Guest, storage: str) -> str:
+        """The guest's volumes on a storage that nothing names, in words for ``volume``."""
+        known = _volumes(guest)
+        owned = [name for name in self._surroundings.listed(guest.node, storage) if volume_owner(name) == guest.vmid]
+        loose = [f"volume: {name}" for name in owned if name not in known]
+        return " or ".join(loose) or f"a volume of {storage}"
 
     def _revert_new(self, before: Guest, guest: Guest) -> list[str]:
         keys = sorted(_left_waiting(before, guest))
@@ -317,7 +348,7 @@ class _Run:
         journal = read_journal(guest.configured.description)
         if not journal.start:
             return
-        plain = write_journal(guest.configured.description, Journal(journal.switches))
+        plain = write_journal(guest.configured.description, replace(journal, start=False))
         where = path("nodes", guest.node, "qemu", guest.vmid, "config")
         self._client.put(where, dict(config_call((Note(None, plain),)).parameters) | {"digest": guest.digest})
         self._read()
@@ -329,6 +360,7 @@ _ROUTES: t.Final = {
     CallKind.DESTROY: ("POST", "config"),
     CallKind.RESIZE: ("PUT", "resize"),
     CallKind.MOVE: ("POST", "move_disk"),
+    CallKind.REASSIGN: ("POST", "move_disk"),
 }
 
 

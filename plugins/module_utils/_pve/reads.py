@@ -14,15 +14,17 @@ from types import MappingProxyType
 
 from .._core.errors import DiskwrightError
 from .._core.guest import Guest, PendingRow, Snapshot, Volume, read_guest
-from .._core.plan import Facts
+from .._core.layout import Layout
+from .._core.plan import Facts, Giver
 from .._core.planner import find_needs
+from .._core.reassign import drive_at, find_givers
 from .._core.storage import Storage
 from .client import ApiError, AuthenticationError, ConnectionFailedError, path
 
 if t.TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
-    from .._core.layout import Layout
+    from .._core.slot import Slot
     from .client import Client
 
 _ABSENT = re.compile(
@@ -88,6 +90,22 @@ class Cluster:
                 f"{layout.label}: {entry.vmid} is called {entry.name}; correct name, or give only the vmid"
             )
         return entry
+
+    def giver(self, text: str) -> GuestEntry | tuple[str, str]:
+        """The guest that a declaration names by number or name, or why there is none to be had, and what to do."""
+        layout = Layout(vmid=int(text)) if text.isdecimal() else Layout(name=text)
+        if not self._search(layout):
+            self.ask_nodes()
+        found = self._search(layout)
+        if not found:
+            return (
+                "there is no such guest, or the user may not see it (right VM.Audit)",
+                "name the guest that has the disk",
+            )
+        if len(found) > 1:
+            where = ", ".join(f"{entry.vmid} on {entry.node}" for entry in found)
+            return f"several guests have this name ({where})", "give the number"
+        return found[0]
 
     def _search(self, layout: Layout) -> list[GuestEntry]:
         if layout.vmid is not None:
@@ -171,17 +189,24 @@ def read_again(client: Client, guest: Guest) -> Guest:
 
 
 class Surroundings:
-    """What is read besides guests, each thing once for all guests of a run."""
+    """What is read besides guests, each thing once for all guests of a run.
+
+    :ivar givers: the guests that declarations take disks from, as they name them; or why there is none, and what to do.
+    :ivar taken: by guest, the slots whose drive other guests of the run take.
+    """
 
     def __init__(self, client: Client, *, may_use_paths: bool) -> None:
         self._client = client
         self._may_use_paths = may_use_paths
         self._lock = threading.Lock()
         self._storages: dict[str, Mapping[str, Storage]] = {}
+        self.givers: dict[str, GuestEntry | tuple[str, str]] = {}
+        self.taken: dict[int, frozenset[Slot]] = {}
 
     def facts(self, guest: Guest, layout: Layout) -> Facts:
         """Everything that planning this guest needs, and no more."""
-        needs = find_needs(guest, layout)
+        givers = {name: self._giver(name, guest, layout) for name in sorted(find_givers(layout))}
+        needs = find_needs(guest, layout, givers)
         volumes = {volume: self.volume(guest.node, volume) for volume in sorted(needs.volumes)}
         absent = {name.partition(":")[0] for name, volume in volumes.items() if volume is None and ":" in name}
         return Facts(
@@ -191,7 +216,39 @@ class Surroundings:
             snapshots=read_snapshots(self._client, guest) if needs.snapshots else (),
             may_use_paths=self._may_use_paths,
             listed=MappingProxyType({storage: self.listed(guest.node, storage) for storage in sorted(absent)}),
+            givers=MappingProxyType(givers),
+            taken=self.taken.get(guest.vmid, frozenset()),
         )
+
+    def _giver(self, name: str, guest: Guest, layout: Layout) -> Giver:
+        """A guest that a disk is to come from: as it is now, and what is in the way."""
+        entry = self.givers.get(name)
+        if not isinstance(entry, GuestEntry):
+            return Giver(None, entry)
+        giver = read_again(self._client, guest_of(entry, ()))
+        coming = [
+            disk.moved_from
+            for disk in layout.disks
+            if disk.moved_from_guest == name and disk.moved_from and disk.slot not in guest.configured.drives
+        ]
+        if not coming:
+            return Giver(giver)
+        drives = [drive_at(giver, slot) for slot in coming]
+        storages = {drive.storage for drive in drives if drive is not None and drive.storage is not None}
+        return Giver(
+            giver,
+            snapshots=read_snapshots(self._client, giver) if giver.has_snapshots else (),
+            missing=tuple(self._missing_rights((guest, giver), sorted(storages))),
+        )
+
+    def _missing_rights(self, guests: Sequence[Guest], storages: Sequence[str]) -> Iterator[str]:
+        """What PVE wants for handing a disk over, and would say only once other things have been done."""
+        wanted = [(f"/vms/{guest.vmid}", "VM.Config.Disk") for guest in guests]
+        wanted += [(f"/storage/{storage}", "Datastore.AllocateSpace") for storage in storages]
+        for where, right in wanted:
+            held = self._client.get(path("access", "permissions"), {"path": where}).get(where, {})
+            if not held.get(right):
+                yield f"{right} on {where}"
 
     def storages(self, node: str) -> Mapping[str, Storage]:
         """The storages as a node sees them. Free space is as it was at the first look."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 import typing as t
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from .api_errors import ApiError, is_digest_mismatch, is_lock_timeout
 from .client import path
 
 if t.TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from .client import Client
 
@@ -33,6 +34,8 @@ _LOCK_PAUSE = 0.5
 _TAIL_LINES = 10
 # More than any log has: PVE counts lines from the start, and the end is what matters.
 _ALL_LINES = 1_000_000
+# A task's id when a disk goes to another guest: 100-scsi1>101-scsi2.
+_REASSIGNMENT = re.compile(r"(\d+)-\w+>(\d+)-\w+")
 
 # How often a call is made again because its answer was lost or PVE could not start a task.
 _MOST_RETRIES = 3
@@ -274,6 +277,18 @@ def active(client: Client, node: str, vmid: int) -> list[str]:
     tasks = client.get(path("nodes", node, "tasks"), {"vmid": vmid, "source": "active"})
     # PVE keeps tasks that have just ended in the same list.
     return [str(task["upid"]) for task in tasks if not task.get("endtime")]
+
+
+def reassigning(client: Client, node: str, vmids: Iterable[int]) -> list[str]:
+    """The UPIDs of the tasks that hand disks from or to these guests now: PVE lists them under neither's number."""
+    numbers = {str(vmid) for vmid in vmids}
+    rows = client.get(path("nodes", node, "tasks"), {"typefilter": "qmmove", "source": "active"})
+    found = []
+    for task in rows:
+        match = _REASSIGNMENT.fullmatch(str(task.get("id", "")))
+        if match is not None and not task.get("endtime") and numbers & set(match.groups()):
+            found.append(str(task["upid"]))
+    return found
 
 
 def last_failure(client: Client, node: str, vmid: int) -> str:

@@ -20,9 +20,14 @@ from ansible_collections.diskwright.proxmox.plugins.module_utils._core.guest imp
     read_guest,
 )
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.layout import Layout, read_layout
-from ansible_collections.diskwright.proxmox.plugins.module_utils._core.plan import Facts, Plan
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.plan import Facts, Giver, Plan
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.planner import find_needs, make_plan
-from ansible_collections.diskwright.proxmox.plugins.module_utils._core.projection import Knowledge, project
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.projection import (
+    Knowledge,
+    project,
+    project_giver,
+)
+from ansible_collections.diskwright.proxmox.plugins.module_utils._core.reassign import find_givers
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.size import parse_size
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.storage import Storage
 
@@ -59,10 +64,12 @@ class World:
     volumes: Mapping[str, Volume | None] = field(default_factory=dict)
     snapshots: tuple[Snapshot, ...] = ()
     may_use_paths: bool = False
+    givers: Mapping[str, Giver] = field(default_factory=dict)
 
     def facts(self, guest: Guest, layout: Layout) -> Facts:
         """Only what the planner says that it needs."""
-        needs = find_needs(guest, layout)
+        givers = {name: self.givers[name] for name in find_givers(layout) if name in self.givers}
+        needs = find_needs(guest, layout, givers)
         known = {**_own_volumes(guest), **self.volumes}
         return Facts(
             guest,
@@ -70,7 +77,16 @@ class World:
             {name: known.get(name) for name in sorted(needs.volumes)},
             self.snapshots if needs.snapshots else (),
             self.may_use_paths,
+            givers=givers,
         )
+
+    def once(self, calls: Sequence[Call]) -> World:
+        """The world after these calls, which may have taken disks from other guests."""
+        givers = {
+            name: giver if giver.guest is None else replace(giver, guest=reduce(project_giver, calls, giver.guest))
+            for name, giver in self.givers.items()
+        }
+        return replace(self, givers=givers)
 
     def plan(self, guest: Guest, layout: Layout) -> Plan:
         return make_plan(self.facts(guest, layout), layout)
@@ -95,13 +111,35 @@ def make_guest(
     pending: Mapping[str, str] | None = None,
     deleting: Mapping[str, int] | None = None,
     parent: str | None = None,
+    vmid: int = 100,
+    name: str = "web1",
+    node: str = "pve1",
 ) -> Guest:
     """A guest from PVE's texts: what is in force, what waits, and what waits to be deleted."""
     waiting, gone = pending or {}, deleting or {}
     texts = {**config, **({"parent": parent} if parent else {})}
     keys = [*texts, *(key for key in waiting if key not in texts)]
     rows = [PendingRow(key, texts.get(key), waiting.get(key), gone.get(key, 0)) for key in keys]
-    return read_guest(100, "web1", "pve1", rows, running=running)
+    return read_guest(vmid, name, node, rows, running=running)
+
+
+def read_giver(name: str, data: Mapping[str, Any]) -> Giver:
+    """Another guest of a case: its number, and the rest as of the guest itself; or why there is none."""
+    if "problem" in data:
+        return Giver(None, tuple(data["problem"]))
+    snapshots = data.get("snapshots", {})
+    guest = make_guest(
+        data["config"],
+        running=data.get("running", False),
+        pending=data.get("pending"),
+        deleting=data.get("deleting"),
+        parent=list(snapshots)[-1] if snapshots else None,
+        vmid=data["vmid"],
+        name=name,
+        node=data.get("node", "pve1"),
+    )
+    named = tuple(Snapshot(name, frozenset(names)) for name, names in snapshots.items())
+    return Giver(guest, snapshots=named, missing=tuple(data.get("missing", ())))
 
 
 @dataclass(frozen=True)
@@ -133,6 +171,7 @@ def read_case(data: Mapping[str, Any]) -> Case:
         volumes,
         tuple(Snapshot(name, frozenset(names)) for name, names in snapshots.items()),
         data.get("may_use_paths", False),
+        {declared: read_giver(row.get("name", declared), row) for declared, row in data.get("givers", {}).items()},
     )
     declared = dict(data["declare"])
     defaults = Layout(allow_destroy=declared.pop("allow_destroy", False))

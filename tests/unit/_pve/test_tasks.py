@@ -235,3 +235,14 @@ def test_active(fakepve: FakePve, client: Client) -> None:
     running(fakepve, upids[2], "101")
     assert tasks.active(client, "pve1", 100) == [upids[0]]
     assert tasks.active(client, "pve2", 100) == []
+
+
+def test_disks_on_their_way_from_one_guest_to_another(fakepve: FakePve, client: Client) -> None:
+    """PVE lists such a task under neither guest's number."""
+    ids = ("100-scsi1>101-scsi2", "102-unused0>100-sata1", "102-scsi0>103-scsi0", "100", "1001-scsi1>1012-scsi2")
+    upids = [f"UPID:pve1:0000C0DE:0001E240:6B02CE4{n}:qmmove:{id_}:root@pam:" for n, id_ in enumerate(ids)]
+    for upid, id_ in zip(upids, ids, strict=True):
+        running(fakepve, upid, id_)
+    assert tasks.reassigning(client, "pve1", [100]) == upids[:2]
+    assert tasks.reassigning(client, "pve1", [101, 103]) == [upids[0], upids[2]]
+    assert tasks.reassigning(client, "pve1", [104]) == []
