@@ -22,10 +22,11 @@ ROOMS = {
     "_pve": {"_policy", "_core"},
     "_image": {"_policy", "_core"},
     "_windows": {"_policy", "_core"},
-    "_ansible": {"_pve", "_image", "_windows", "_policy", "_core"},
-    "modules": {"_ansible", "_pve", "_image", "_windows", "_policy", "_core"},
+    "_bench": {"_image", "_policy", "_core"},
+    "_ansible": {"_bench", "_pve", "_image", "_windows", "_policy", "_core"},
+    "modules": {"_ansible", "_bench", "_pve", "_image", "_windows", "_policy", "_core"},
     "action": {"_image", "_policy", "_core"},
-    "filter": {"_windows", "_policy", "_core"},
+    "filter": {"_bench", "_windows", "_policy", "_core"},
     "doc_fragments": set(),
 }
 # What a room may import beside the standard library.
