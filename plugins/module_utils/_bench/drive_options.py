@@ -6,8 +6,8 @@
 
 Sources: qemu-server 9.2.6, which says ``-blockdev`` from machine version 10.0 on (``src/PVE/QemuServer.pm``,
 ``config_to_command``; ``src/PVE/QemuServer/Blockdev.pm``, ``generate_drive_blockdev``;
-``src/PVE/QemuServer/DriveDevice.pm``, ``print_drivedevice_full``; ``src/PVE/QemuServer/PCI.pm``), and 8.4.10, which says
-``-drive`` (``src/PVE/QemuServer.pm``, ``print_drive_commandline_full``, ``print_drivedevice_full``).
+``src/PVE/QemuServer/DriveDevice.pm``, ``print_drivedevice_full``; ``src/PVE/QemuServer/PCI.pm``), and 8.4.10, which
+says ``-drive`` (``src/PVE/QemuServer.pm``, ``print_drive_commandline_full``, ``print_drivedevice_full``).
 """
 
 from __future__ import annotations
