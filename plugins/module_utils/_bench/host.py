@@ -10,13 +10,12 @@ import os
 import re
 import subprocess
 import typing as t
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from .drive_options import BLOCKDEV_SINCE
-from .environment import Environment
 from .errors import BenchError
 from .guest_image import find_program
+from .results import Environment
 
 if t.TYPE_CHECKING:
     from .guest_image import Kernel
@@ -114,26 +113,27 @@ def load_problems(most: float) -> list[str]:
     ]
 
 
-def environment(
-    found: Software, kernel: Kernel, accelerator: str, packages: Mapping[str, str], checked_with: str
-) -> Environment:
-    """The record of this machine, without its places."""
-    own = os.uname()
+def environment(found: Software, kernel: Kernel, accelerator: str, checked: str) -> Environment:
+    """The record of this machine, without its places.
+
+    :param checked: what ``qm showcmd`` of guests that run here says, see ``showcmd``.
+    """
+    own, versions = os.uname(), packages()
+    said = "-blockdev, as from machine version 10.0 on" if found.version >= BLOCKDEV_SINCE else "-drive"
     return Environment(
         node=own.nodename,
-        pve=packages.get("pve-manager", ""),
-        qemu=found.qemu_text,
-        qemu_server=packages.get("qemu-server", ""),
-        kernel=own.release,
-        fio=found.fio_text,
-        guest_kernel=kernel.version,
         accelerator=accelerator,
-        processor=_processor(),
-        processors=os.cpu_count() or 1,
+        pve=versions.get("pve-manager", ""),
+        qemu_server=versions.get("qemu-server", ""),
+        qemu=found.qemu_text,
+        kernel=own.release,
+        guest_kernel=kernel.version,
+        fio=found.fio_text,
+        cpu=_processor(),
+        cpus=os.cpu_count() or 1,
         memory=os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"),
-        load=round(load(), 3),
-        drives_as="blockdev" if found.version >= BLOCKDEV_SINCE else "drive",
-        checked_with=checked_with,
+        load=round(os.getloadavg()[0], 2),
+        drives=f"QEMU is told of drives by {said}, as qemu-server does. {checked}",
     )
 
 

@@ -14,13 +14,14 @@ import os
 import re
 import subprocess
 import typing as t
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from .._core.storage import TABLE, Storage
 from .._image import mountinfo, pvesm
-from .environment import Device, PlaceRecord
 from .errors import BenchError
 from .matrix import Place, folder_place, storage_place
+from .results import PlaceRecord, Text
 
 ROOT: t.Final = "/etc/pve"
 _SECRET: t.Final = re.compile("password|secret|key|token|username|fingerprint", re.IGNORECASE)
@@ -51,13 +52,15 @@ def _folder(path: str, sys: str) -> Found:
     if not os.access(folder, os.W_OK):
         raise BenchError(f"place {path}: it can't be written to; run this as root, or name another folder")
     free = os.statvfs(folder)
+    mount = _mount(folder)
     record = PlaceRecord(
         folder,
         "folder",
-        file_system=_file_system(folder),
-        available=free.f_frsize * free.f_bavail,
+        options=tuple(Text(*one.partition("=")[::2]) for one in mount.options) if mount else (),
+        filesystem=_file_system(folder),
         total=free.f_frsize * free.f_blocks,
-        devices=_below_folder(folder, sys),
+        free=free.f_frsize * free.f_bavail,
+        **_disks(_below_folder(folder, sys)),
     )
     return Found(folder_place(folder, direct_io(folder)), record)
 
@@ -83,10 +86,10 @@ def _storage(name: str, root: str, sys: str) -> Found:
     record = PlaceRecord(
         name,
         status.type,
-        tuple(sorted((key, value) for key, value in options.items() if not _SECRET.search(key))),
-        file_system=_file_system(folder) if folder else "",
-        available=status.available,
-        devices=_below_folder(folder, sys) if folder else _below_pool(status.type, options, sys),
+        options=tuple(Text(key, options[key]) for key in sorted(options) if not _SECRET.search(key)),
+        filesystem=_file_system(folder) if folder else "",
+        free=status.available,
+        **_disks(_below_folder(folder, sys) if folder else _below_pool(status.type, options, sys)),
     )
     return Found(storage_place(storage, direct_io(folder) if folder else None, krbd), record)
 
@@ -126,7 +129,7 @@ def _file_system(folder: str) -> str:
     return mount.type if mount else ""
 
 
-def _below_folder(folder: str, sys: str) -> tuple[Device, ...]:
+def _below_folder(folder: str, sys: str) -> tuple[Disk, ...]:
     number = os.stat(folder).st_dev
     names = [f"{os.major(number)}:{os.minor(number)}"]
     mount = _mount(folder)
@@ -137,7 +140,7 @@ def _below_folder(folder: str, sys: str) -> tuple[Device, ...]:
     return _devices(names, sys)
 
 
-def _below_pool(kind: str, options: dict[str, str], sys: str) -> tuple[Device, ...]:
+def _below_pool(kind: str, options: dict[str, str], sys: str) -> tuple[Disk, ...]:
     """The disks of a volume group, or of a ZFS pool, as far as their tools tell."""
     if kind in ("lvm", "lvmthin"):
         command = ["pvs", "--noheadings", "-o", "pv_name", "-S", f"vg_name={options.get('vgname', '')}"]
@@ -166,14 +169,39 @@ def _number(path: str) -> str:
     return f"{os.major(found)}:{os.minor(found)}" if found else ""
 
 
-def _devices(numbers: list[str], sys: str) -> tuple[Device, ...]:
+@dataclass(frozen=True, slots=True)
+class Disk:
+    """A disk below a place, as the node's kernel tells it. What it does not tell is an empty text."""
+
+    name: str
+    model: str
+    medium: str
+    write_cache: str
+    scheduler: str
+
+
+def _devices(numbers: list[str], sys: str) -> tuple[Disk, ...]:
     """The disks at the bottom of block devices, each once."""
-    found: dict[str, Device] = {}
+    found: dict[str, Disk] = {}
     for number in numbers:
         for folder in _bottom(os.path.realpath(f"{sys}/dev/block/{number}"), _DEPTH):
-            device = read_device(folder)
-            found.setdefault(device.name, device)
+            disk = read_disk(folder)
+            found.setdefault(disk.name, disk)
     return tuple(found[name] for name in sorted(found))
+
+
+def _disks(found: tuple[Disk, ...]) -> dict[str, str]:
+    """What the record says of the disks; values that differ stand behind one another."""
+    return {
+        "device": ", ".join(f"{one.name} ({one.model})" if one.model else one.name for one in found),
+        "medium": _joined(one.medium for one in found),
+        "write_cache": _joined(one.write_cache for one in found),
+        "scheduler": _joined(one.scheduler for one in found),
+    }
+
+
+def _joined(values: Iterable[str]) -> str:
+    return ", ".join(dict.fromkeys(value for value in values if value))
 
 
 def _bottom(folder: str, depth: int) -> list[str]:
@@ -186,19 +214,14 @@ def _bottom(folder: str, depth: int) -> list[str]:
     return below or [folder]
 
 
-def read_device(folder: str) -> Device:
+def read_disk(folder: str) -> Disk:
     """What sysfs tells of a disk."""
-    sectors, rotational = _read(folder, "size"), _read(folder, "queue/rotational")
+    name, rotational = os.path.basename(folder), _read(folder, "queue/rotational")
     chosen = re.search(r"\[(.+)\]", _read(folder, "queue/scheduler"))
-    return Device(
-        os.path.basename(folder),
-        _read(folder, "device/model"),
-        firmware=_read(folder, "device/firmware_rev") or _read(folder, "device/rev"),
-        rotational=rotational == "1" if rotational else None,
-        write_cache=_read(folder, "queue/write_cache"),
-        scheduler=chosen[1] if chosen else "",
-        size=int(sectors) * 512 if sectors.isdigit() else None,
-    )
+    medium = "nvme" if name.startswith("nvme") else {"0": "ssd", "1": "hdd"}.get(rotational, "")
+    firmware = _read(folder, "device/firmware_rev") or _read(folder, "device/rev")
+    model = " ".join(filter(None, [_read(folder, "device/model"), firmware]))
+    return Disk(name, model, medium, _read(folder, "queue/write_cache"), chosen[1] if chosen else "")
 
 
 def _read(folder: str, name: str) -> str:

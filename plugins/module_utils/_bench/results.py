@@ -66,6 +66,7 @@ class Environment:
     :param accelerator: ``kvm``, or ``tcg`` if QEMU translates the guest's instructions: latencies mean little then.
     :param memory: bytes.
     :param load: of the last minute, before it began.
+    :param drives: how QEMU was told of drives, and whether guests of this node are told so, too: sentences.
     """
 
     node: str
@@ -79,6 +80,8 @@ class Environment:
     cpus: int = 0
     memory: int = 0
     load: float = 0.0
+    qemu_server: str = ""
+    drives: str = ""
     places: tuple[PlaceRecord, ...] = ()
 
 
