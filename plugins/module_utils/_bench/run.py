@@ -1,0 +1,281 @@
+# SPDX-FileCopyrightText: The diskwright.proxmox authors
+# SPDX-License-Identifier: GPL-3.0-or-later
+#
+# PRIVATE to the collection: not part of its public API, may change in any release.
+"""Carries a plan out: one start of the guest after another, each written down before the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import os
+import signal
+import time
+import typing as t
+from dataclasses import replace
+
+from .._image.lock import held
+from . import scratch
+from .drive_options import drive_options
+from .errors import BenchError, GuestError
+from .guest import BOOT_SECONDS, started
+from .job import expected_write_cache, files, outcome, script
+from .matrix import LeftOut
+from .results import Method, Results, Run
+from .state import Head, State
+from .workloads import TABLE
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from .durability import Crash
+    from .plan import Trial
+    from .prepare import Prepared
+    from .scratch import Volume
+
+#: What one workload may take beyond the time that it is measured.
+_SLACK_SECONDS: t.Final = 90.0
+#: So many starts of the guest in a row that measured nothing end the run.
+_MOST_FAILURES: t.Final = 3
+ORDER: t.Final = (
+    "Every round measures each combination once, in a random order of its own that the seed decides, and so are the "
+    "workloads of each start of the guest; one combination of each place is measured twice in a round, as A and as B."
+)
+CACHES: t.Final = (
+    "Each volume was filled once with random bytes. Before each start of the guest, what the node had cached of the "
+    "image was written and given up. The guest reads and writes past its own cache. Caches of disks and controllers, "
+    "the ARC of ZFS, and those behind a network were left as they were."
+)
+
+
+def now() -> str:
+    """The time in UTC, as ISO 8601, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+class Execution:
+    """One process's part in a run: from where an earlier one has got to, to the end."""
+
+    def __init__(self, prepared: Prepared, state: State, crashes: tuple[Crash, ...] = ()) -> None:
+        self._prepared, self._state, self._crashes = prepared, state, crashes
+        self._plan, self._settings = prepared.plan, prepared.plan.settings
+        self._begun = 0.0
+        self._notes: dict[str, None] = dict.fromkeys(prepared.notes)
+
+    def go(self) -> Results:
+        """Measure what is left, free the volumes, and give the results."""
+        with held(self._state.lock_path, f"benchmark {self._prepared.request.name}"), _interrupted():
+            head = self._head()
+            volumes = scratch.Scratch(self._state.folder, self._prepared.request.vmid, f"bench{head.fingerprint[:8]}")
+            volumes.free()
+            self._begun = time.monotonic()
+            try:
+                self._trials(head, volumes)
+                self._try_crashes(volumes)
+            finally:
+                volumes.free()
+            results = self._results(head)
+            self._state.save_results(results)
+            return results
+
+    def _head(self) -> Head:
+        head = self._state.head()
+        if head is None:
+            head = Head(self._plan.fingerprint, self._prepared.environment, now())
+            self._state.save_head(head)
+        check_same(head, self._prepared)
+        return head
+
+    # ---- trials
+
+    def _trials(self, head: Head, volumes: scratch.Scratch) -> None:
+        done = self._state.trials()
+        left = [trial for trial in self._plan.trials if trial.number not in done]
+        if not left:
+            return
+        made = self._volumes(left, volumes)
+        failed: list[int] = []
+        for trial in left:
+            if self._over(head.spent):
+                return
+            runs = self._trial(trial, made[trial.combination.layout])
+            self._state.save_trial(trial.number, runs)
+            self._state.save_head(replace(head, spent=head.spent + time.monotonic() - self._begun))
+            failed = [*failed, trial.number] if all(run.error for run in runs) else []
+            if len(failed) == _MOST_FAILURES:
+                self._state.forget_trials(failed)
+                raise BenchError(
+                    f"{_MOST_FAILURES} starts of the guest in a row measured nothing, the last one because: "
+                    f"{runs[0].error}"
+                )
+
+    def _over(self, spent: float) -> bool:
+        """Whether one more trial may go beyond the time limit."""
+        limit = self._settings.time_limit
+        each = self._plan.seconds_left() / len(self._plan.trials)
+        return bool(limit) and spent + time.monotonic() - self._begun + each > limit
+
+    def _volumes(self, trials: list[Trial], volumes: scratch.Scratch) -> dict[str, Volume]:
+        size, prepared = self._settings.size, self._prepared
+        layouts = {trial.combination.layout: trial.combination for trial in trials}
+        self._check_space([*layouts.values()])
+        pattern = os.path.join(self._state.folder, "pattern")
+        scratch.write_pattern(pattern)
+        made = {}
+        try:
+            for layout, combination in layouts.items():
+                made[layout] = volumes.make(combination, prepared.place(combination).place, size)
+                scratch.fill(made[layout], size, pattern)
+        finally:
+            os.unlink(pattern)
+        return made
+
+    def _check_space(self, combinations: list[t.Any]) -> None:
+        request = self._prepared.request
+        problems = [
+            problem
+            for one in self._prepared.found
+            for own in [[row for row in combinations if row.place == one.place.name]]
+            for problem in scratch.problems(one.place, own, self._settings.size, request.vmid)
+        ]
+        if problems:
+            raise BenchError("\n".join(problems))
+
+    def _trial(self, trial: Trial, volume: Volume) -> tuple[Run, ...]:
+        """Start the guest once."""
+        volume.forget_cached()
+        begun, found, why = now(), {}, "the guest ended before it came to this"
+        prepared, settings = self._prepared, self._settings
+        drives = drive_options(
+            trial.combination, volume.path, volume=volume.volume, block=volume.block, qemu=prepared.software.version
+        )
+        with started(prepared.machine, drives, script(trial), files(trial, settings)) as guest:
+            limit = BOOT_SECONDS[prepared.machine.accelerator]
+            limit += len(trial.workloads) * (settings.seconds + settings.ramp + _SLACK_SECONDS)
+            try:
+                for frame in guest.frames(time.monotonic() + limit):
+                    if frame.kind == "ready":
+                        self._look_at(trial, frame.text)
+                    elif frame.kind == "result":
+                        one = outcome(frame.text)
+                        found[one.workload] = one
+                        if len(found) == len(trial.workloads):
+                            break
+                else:
+                    why = f"{why}; {guest.said()}"
+            except GuestError as error:
+                why = str(error)
+        rows = [(name, found.get(name)) for name in TABLE if name in trial.workloads]
+        return tuple(
+            Run(trial.number, trial.round, trial.combination.key, trial.side, name, begun,
+                one.measured if one else None, one.error if one else why)
+            for name, one in rows
+        )  # fmt: skip
+
+    def _look_at(self, trial: Trial, text: str) -> None:
+        """Note it if the guest sees another write cache than the cache mode gives."""
+        cache = text.strip().splitlines()[-1]
+        expected = expected_write_cache(trial.combination)
+        if cache != expected:
+            self._notes[f"{trial.combination.key}: the guest sees a disk that is '{cache}', not '{expected}'."] = None
+
+    # ---- crashes
+
+    def _try_crashes(self, volumes: scratch.Scratch) -> None:
+        done = self._state.crashes()
+        for number, crash in enumerate(self._crashes, 1):
+            if number not in done:
+                self._state.save_crash(number, crash.go(self._prepared, volumes))
+
+    # ---- the document
+
+    def _results(self, head: Head) -> Results:
+        prepared, plan, settings = self._prepared, self._plan, self._settings
+        trials = self._state.trials()
+        runs = tuple(run for number in sorted(trials) for run in trials[number])
+        crashes = self._state.crashes()
+        method = Method(
+            settings.rounds, settings.seconds, settings.ramp, settings.size, settings.seed, ORDER, CACHES, plan.nulls,
+            len(plan.trials), plan.seconds_left(), settings.time_limit,
+        )  # fmt: skip
+        return Results(
+            id=f"{prepared.environment.node}-{prepared.request.name}-{head.started}",
+            started=head.started,
+            finished=now(),
+            environment=head.environment,
+            method=method,
+            combinations=plan.combinations,
+            workloads=tuple(row.id for row in settings.workloads),
+            runs=runs,
+            durability=tuple(crashes[number] for number in sorted(crashes)),
+            left_out=(*prepared.left_out, *self._not_measured(len(trials))),
+            notes=(*self._remarks(runs), *self._notes),
+        )
+
+    def _not_measured(self, done: int) -> Iterator[LeftOut]:
+        if done < len(self._plan.trials):
+            limit = self._settings.time_limit
+            yield LeftOut(
+                f"starts of the guest {done + 1} to {len(self._plan.trials)}", f"time_limit, {limit} seconds, was over."
+            )
+
+    def _remarks(self, runs: tuple[Run, ...]) -> Iterator[str]:
+        environment, settings = self._prepared.environment, self._settings
+        if environment.accelerator != "kvm":
+            yield (
+                "There was no KVM: QEMU translated the guest's instructions, so that latencies mean little, and what "
+                "is fast here is limited by the processor."
+            )
+        if settings.size < environment.memory:
+            yield (
+                "The volumes are smaller than the node's memory: with the cache modes writeback, writethrough and "
+                "unsafe, reads are measured from memory as soon as they have come once."
+            )
+        failed = sum(bool(run.error) for run in runs)
+        if failed:
+            yield f"{failed} of {len(runs)} measurements have failed; their reasons are in the table."
+
+
+def check_same(head: Head, prepared: Prepared) -> None:
+    """Refuse to go on with a run that was another one, or on another system: its results could not be compared.
+
+    :raises BenchError: naming what is different.
+    """
+    name, then, today = prepared.request.name, head.environment, prepared.environment
+    different = [
+        f"{what} was {old or 'nothing'} and is {new or 'nothing'}"
+        for what, old, new in (
+            ("the plan", head.fingerprint, prepared.plan.fingerprint),
+            ("QEMU", then.qemu, today.qemu),
+            ("the kernel", then.kernel, today.kernel),
+            ("the guest's kernel", then.guest_kernel, today.guest_kernel),
+            ("fio", then.fio, today.fio),
+            ("the accelerator", then.accelerator, today.accelerator),
+        )
+        if old != new
+    ]
+    if different:
+        raise BenchError(
+            f"benchmark {name} was begun at {head.started} and can't go on: {'; '.join(different)}. "
+            "Take another name, or remove it with state=absent"
+        )
+
+
+class Interrupted(BenchError):
+    """The process was told to end."""
+
+
+@contextlib.contextmanager
+def _interrupted() -> Iterator[None]:
+    """Have the signals that end a process end this work in order: guest killed, volumes freed."""
+
+    def stop(number: int, frame: object) -> t.NoReturn:
+        name = signal.Signals(number).name
+        raise Interrupted(f"the benchmark was ended by {name}; its volumes are freed. Run it again, and it goes on")
+
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
