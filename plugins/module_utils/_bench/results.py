@@ -203,7 +203,7 @@ def load(data: object, where: str = "results") -> Results:
     version = data.get("version") if isinstance(data, dict) else None
     if version != VERSION:
         raise ParseError(
-            f"{where}: this is no result of a benchmark that can be read: version is {version!r}; it has to be {VERSION}"
+            f"{where}: this is no result of a benchmark that can be read: version is {version!r}, not {VERSION}"
         )
     try:
         found = read_data(Results, data, "results")

@@ -96,7 +96,7 @@ def environment(places: Sequence[str] = ("fast",)) -> Environment:
     """A node that there is not."""
     return Environment(
         "pve1", "kvm", "9.2.11", "10.1.2", "6.17.2-1-pve", "6.17.2-1-pve", "3.39", "EPYC 7302P", 32, 128 * 1024**3, 0.1,
-        tuple(
+        places=tuple(
             PlaceRecord(name, "dir", (Text("path", f"/mnt/{name}"),), "ext4", "MICRON_7450", "nvme", "write through",
                         "none", 10**12, 5 * 10**11)
             for name in places
