@@ -32,6 +32,7 @@ ROOMS = {
 # What a room may import beside the standard library.
 LIBRARIES = {
     "_policy": {"jmespath"},
+    "_bench": {"matplotlib"},
     "_pve": {"proxmoxer", "requests", "urllib3"},
     "_ansible": {"ansible"},
     "action": {"ansible"},

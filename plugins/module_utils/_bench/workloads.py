@@ -25,6 +25,7 @@ _MIB: t.Final = 1024**2
 class Workload:
     """One row of the table.
 
+    :param title: what it is called in tables.
     :param about: one sentence for people.
     :param options: of the job for fio, beside those that all jobs have.
     :param measures: what it is judged by, one of :data:`MEASURES`: operations or bytes in a second, or the median of
@@ -34,6 +35,7 @@ class Workload:
     """
 
     id: str
+    title: str
     about: str
     options: tuple[tuple[str, str], ...]
     measures: str
@@ -64,6 +66,7 @@ def _options(text: str) -> tuple[tuple[str, str], ...]:
 _ROWS: t.Final = (
     Workload(
         "randread-4k-q1",
+        "random reads 4k, 1 at once",
         "Random reads of 4 KiB, one at a time: how long one small read takes, which a single program waits for.",
         _options("rw=randread bs=4k iodepth=1"),
         "latency",
@@ -71,6 +74,7 @@ _ROWS: t.Final = (
     ),
     Workload(
         "randread-4k-q32",
+        "random reads 4k, 32 at once",
         "Random reads of 4 KiB, 32 at once: how many small reads the disk does in a second for many programs together.",
         _options("rw=randread bs=4k iodepth=32"),
         "iops",
@@ -78,6 +82,7 @@ _ROWS: t.Final = (
     ),
     Workload(
         "randwrite-4k-q1",
+        "random writes 4k, 1 at once",
         "Random writes of 4 KiB, one at a time, without flushes: how long one small write takes to be accepted.",
         _options("rw=randwrite bs=4k iodepth=1"),
         "latency",
@@ -85,6 +90,7 @@ _ROWS: t.Final = (
     ),
     Workload(
         "randwrite-4k-q32",
+        "random writes 4k, 32 at once",
         "Random writes of 4 KiB, 32 at once, without flushes: how many small writes the disk takes in a second.",
         _options("rw=randwrite bs=4k iodepth=32"),
         "iops",
@@ -92,6 +98,7 @@ _ROWS: t.Final = (
     ),
     Workload(
         "seqread-1m",
+        "sequential reads 1M",
         "Reads of 1 MiB one behind the other: the throughput of a backup, or of a copy that is read.",
         _options("rw=read bs=1m iodepth=8"),
         "bandwidth",
@@ -99,6 +106,7 @@ _ROWS: t.Final = (
     ),
     Workload(
         "seqwrite-1m",
+        "sequential writes 1M",
         "Writes of 1 MiB one behind the other: the throughput of a restore, or of a copy that is written.",
         _options("rw=write bs=1m iodepth=8"),
         "bandwidth",
@@ -106,6 +114,7 @@ _ROWS: t.Final = (
     ),
     Workload(
         "mixed-8k",
+        "database mix 8k",
         "Seven reads of 8 KiB for three writes, 16 at once, at random: what a busy database does between its commits.",
         _options("rw=randrw rwmixread=70 bs=8k iodepth=16"),
         "iops",
@@ -113,6 +122,7 @@ _ROWS: t.Final = (
     ),
     Workload(
         "commit-4k",
+        "commits 4k",
         "Writes of 4 KiB, each followed by a flush: how many transactions one program can commit in a second, and how"
         " long a commit takes.",
         _options("rw=randwrite bs=4k iodepth=1 fsync=1"),
@@ -121,6 +131,7 @@ _ROWS: t.Final = (
     ),
     Workload(
         "boot",
+        "start of a system",
         "The reads of a system that starts, in bursts of 4 to 256 KiB all over the disk, with a few writes: as fast as"
         " the disk gives them.",
         _options("iodepth=4"),
