@@ -40,14 +40,14 @@ class Archive:
             self._file.write(data)
             self._align(len(data))
 
-    def copy(self, name: str, source: str, mode: int = 0o755) -> None:
+    def copy(self, name: str, source: str) -> None:
         """A file as it is on this machine, links followed."""
         self._above(name)
         with open(source, "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if self._once(name, stat.S_IFREG | mode, size):
+            found = os.fstat(file.fileno())
+            if self._once(name, stat.S_IFREG | stat.S_IMODE(found.st_mode), found.st_size):
                 shutil.copyfileobj(file, self._file, 1 << 20)
-                self._align(size)
+                self._align(found.st_size)
 
     def link(self, name: str, target: str) -> None:
         """A symbolic link."""

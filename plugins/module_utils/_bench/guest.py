@@ -106,16 +106,21 @@ class Guest:
 
 
 @contextlib.contextmanager
-def started(machine: Machine, drives: Sequence[str], script: str, files: Mapping[str, str] | None = None
-            ) -> Iterator[Guest]:  # fmt: skip
-    """Start a guest with these drives and this job; it is killed at the end if it still runs.
+def started(
+    machine: Machine,
+    drives: Sequence[str],
+    script: str,
+    files: Mapping[str, str] | None = None,
+    copies: Mapping[str, str] | None = None,
+) -> Iterator[Guest]:
+    """Start a guest with these drives and this job (``guest_image.write_job``); at the end it is killed if it runs.
 
     QEMU holds the locks of this process, and is killed by the kernel when this process dies.
     """
     with (
         tempfile.TemporaryDirectory(prefix="diskwright-bench-") as folder,
         open(os.path.join(folder, "errors"), "w+b") as errors,
-        _with_job(machine.initramfs, script, files or {}) as initramfs,
+        _with_job(machine.initramfs, script, files or {}, copies or {}) as initramfs,
     ):
         console = os.path.join(folder, "console")
         command = [*machine.arguments(f"/proc/self/fd/{initramfs}", console), *drives]
@@ -144,14 +149,14 @@ def _start(command: Sequence[str], errors: t.BinaryIO, fds: Sequence[int]) -> su
 
 
 @contextlib.contextmanager
-def _with_job(initramfs: str, script: str, files: Mapping[str, str]) -> Iterator[int]:
+def _with_job(initramfs: str, script: str, files: Mapping[str, str], copies: Mapping[str, str]) -> Iterator[int]:
     """Both archives in one file, which is only in memory, so that no disk has to write it while another is measured."""
     fd = os.memfd_create("initramfs", 0)
     with open(fd, "wb") as whole:
         with open(initramfs, "rb") as first:
             while os.sendfile(fd, first.fileno(), None, 1 << 30):
                 pass
-        write_job(whole, script, files)
+        write_job(whole, script, files, copies)
         whole.flush()
         yield fd
 

@@ -46,7 +46,7 @@ BUS_MODULES: t.Final[Mapping[str, tuple[str, ...]]] = {
     "sata": ("ahci", "sd_mod"),
     "ide": ("ata_piix", "sd_mod"),
 }
-_SEARCH: t.Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_SEARCH: t.Final = "/usr/local/sbin:/usr/sbin:/sbin"  # root's, which a task may lack
 _VERSION_POINTER: t.Final = 0x20E  # Documentation/arch/x86/boot.rst, kernel_version
 _HEADER: t.Final = 0x200
 _MAGIC: t.Final = (0x202, b"HdrS")
@@ -127,7 +127,7 @@ def find_program(name: str) -> str:
 
     :raises BenchError: if this machine has none of that name.
     """
-    found = shutil.which(name, path=_SEARCH) if "/" not in name else shutil.which(name)
+    found = shutil.which(name, path=f"{os.environ.get('PATH', '')}:{_SEARCH}")
     if found is None:
         raise BenchError(f"{name}: there is no such program here; {_remedy(name)}")
     return found
@@ -190,11 +190,14 @@ def libraries(program: str) -> list[str]:
     return [row[-1] for row in words if row and row[-1].startswith("/")]
 
 
-def build(file: t.BinaryIO, kernel: Kernel, modules: Sequence[str], programs: Sequence[str]) -> None:
+def build(
+    file: t.BinaryIO, kernel: Kernel, modules: Sequence[str], programs: Sequence[str], data: Sequence[str] = ()
+) -> None:
     """Write the first archive of the initramfs: all that does not change from job to job.
 
     :param modules: names, see ``BUS_MODULES``.
     :param programs: paths or names beside ``PROGRAMS``.
+    :param data: paths of other files, programs among them, that are to be at the same place.
     """
     archive = Archive(file)
     archive.console()
@@ -202,9 +205,11 @@ def build(file: t.BinaryIO, kernel: Kernel, modules: Sequence[str], programs: Se
         archive.folder(folder)
     for name in (*PROGRAMS, *programs):
         _add_program(archive, find_program(name))
+    for path in data:
+        archive.copy(path, path)
     files = module_files(kernel, modules)
     for path in files:
-        archive.copy(f"modules/{os.path.basename(path)}", os.path.join(kernel.modules, path), 0o644)
+        archive.copy(f"modules/{os.path.basename(path)}", os.path.join(kernel.modules, path))
     archive.text("modules/order", "".join(f"{os.path.basename(path)}\n" for path in files))
     archive.text("init", INIT, 0o755)
     archive.close()
@@ -217,14 +222,17 @@ def _add_program(archive: Archive, path: str) -> None:
         archive.copy(library, library)
 
 
-def write_job(file: t.BinaryIO, script: str, files: Mapping[str, str]) -> None:
+def write_job(file: t.BinaryIO, script: str, files: Mapping[str, str], copies: Mapping[str, str]) -> None:
     """Write the second archive: what the guest does this time.
 
     :param script: for ``sh``; ``send KIND FILE`` sends a frame.
-    :param files: other files in ``/job``, by name.
+    :param files: texts in ``/job``, by name.
+    :param copies: paths of this machine's files that are in ``/job``, too, by name.
     """
     archive = Archive(file)
     archive.text("job/run", script)
     for name, text in files.items():
         archive.text(f"job/{name}", text)
+    for name, path in copies.items():
+        archive.copy(f"job/{name}", path)
     archive.close()

@@ -54,7 +54,7 @@ def script(trial: Trial) -> str:
 
 def files(trial: Trial, settings: Settings) -> dict[str, str]:
     """The files of the job, by their names in ``/job``."""
-    found = {}
+    found: dict[str, str] = {}
     for name in trial.workloads:
         device, where = f"/dev/{guest_device(trial.combination)}", f"/job/{name}"
         made = jobs(TABLE[name], device, settings.seconds, settings.ramp, settings.size, where)

@@ -15,7 +15,7 @@ import re
 import subprocess
 import typing as t
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .._core.storage import TABLE, Storage
 from .._image import mountinfo, pvesm
@@ -57,11 +57,11 @@ def _folder(path: str, sys: str) -> Found:
         folder,
         "folder",
         options=tuple(Text(*one.partition("=")[::2]) for one in mount.options) if mount else (),
-        filesystem=_file_system(folder),
+        filesystem=mount.type if mount else "",
         total=free.f_frsize * free.f_blocks,
         free=free.f_frsize * free.f_bavail,
-        **_disks(_below_folder(folder, sys)),
     )
+    record = _with_disks(record, _below_folder(folder, sys))
     return Found(folder_place(folder, direct_io(folder)), record)
 
 
@@ -89,8 +89,9 @@ def _storage(name: str, root: str, sys: str) -> Found:
         options=tuple(Text(key, options[key]) for key in sorted(options) if not _SECRET.search(key)),
         filesystem=_file_system(folder) if folder else "",
         free=status.available,
-        **_disks(_below_folder(folder, sys) if folder else _below_pool(status.type, options, sys)),
     )
+    disks = _below_folder(folder, sys) if folder else _below_pool(status.type, options, sys)
+    record = _with_disks(record, disks)
     return Found(storage_place(storage, direct_io(folder) if folder else None, krbd), record)
 
 
@@ -190,14 +191,15 @@ def _devices(numbers: list[str], sys: str) -> tuple[Disk, ...]:
     return tuple(found[name] for name in sorted(found))
 
 
-def _disks(found: tuple[Disk, ...]) -> dict[str, str]:
-    """What the record says of the disks; values that differ stand behind one another."""
-    return {
-        "device": ", ".join(f"{one.name} ({one.model})" if one.model else one.name for one in found),
-        "medium": _joined(one.medium for one in found),
-        "write_cache": _joined(one.write_cache for one in found),
-        "scheduler": _joined(one.scheduler for one in found),
-    }
+def _with_disks(record: PlaceRecord, found: tuple[Disk, ...]) -> PlaceRecord:
+    """The record with what it says of the disks; values that differ stand behind one another."""
+    return replace(
+        record,
+        device=", ".join(f"{one.name} ({one.model})" if one.model else one.name for one in found),
+        medium=_joined(one.medium for one in found),
+        write_cache=_joined(one.write_cache for one in found),
+        scheduler=_joined(one.scheduler for one in found),
+    )
 
 
 def _joined(values: Iterable[str]) -> str:

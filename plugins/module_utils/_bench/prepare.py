@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import os
@@ -13,7 +14,7 @@ import typing as t
 from dataclasses import dataclass, replace
 
 from .._core.errors import DiskwrightError, ParseError
-from . import host, places, scratch
+from . import durability, host, places, scratch, showcmd
 from .errors import BenchError
 from .guest import Machine, accelerator
 from .guest_image import BUS_MODULES, build, find_kernel, module_files
@@ -24,6 +25,7 @@ if t.TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from .combination import Combination
+    from .durability import Crash
     from .guest_image import Kernel
     from .host import Software
     from .matrix import LeftOut
@@ -78,26 +80,34 @@ class Prepared:
     found: tuple[Found, ...]
     environment: Environment
     plan: Plan
+    crashes: tuple[Crash, ...]
     left_out: tuple[LeftOut, ...]
     notes: tuple[str, ...]
+
+    @property
+    def seconds(self) -> int:
+        """How long all of it takes, about."""
+        return self.plan.seconds_left() + round(sum(one.seconds(self.plan.costs.boot) for one in self.crashes))
 
     def place(self, combination: Combination) -> Found:
         """The place of a combination."""
         return next(one for one in self.found if one.place.name == combination.place)
 
 
-def prepare(request: Request, check: Callable[[Software], tuple[str, tuple[str, ...]]], *, resumed: bool) -> Prepared:
+def prepare(request: Request, *, resumed: bool) -> Prepared:
     """Look at everything, refuse what makes no sense, and plan.
 
-    :param check: compares what guests of this node are started with, see ``showcmd``; a sentence, and what to note.
     :param resumed: an earlier process has begun the run, so that its volumes may still be there and the machine busy.
     :raises DiskwrightError: with everything that is against it, before anything is written.
     """
-    problems = [f"{sentence}" for sentence in request.settings.problems()]
+    problems = request.settings.problems()
     software, missing = host.software(request.fio)
     problems += missing
     kernel = _tried(problems, lambda: _kernel(request))
-    found = [one for name in request.places if (one := _tried(problems, lambda name=name: places.find(name)))]
+    if request.durability and kernel is not None:
+        problems += durability.needs(kernel)
+    tries = [_tried(problems, functools.partial(places.find, name)) for name in request.places]
+    found = [one for one in tries if one is not None]
     problems += _twice(found)
     if not resumed:
         problems += host.load_problems(request.max_load)
@@ -110,11 +120,12 @@ def prepare(request: Request, check: Callable[[Software], tuple[str, tuple[str, 
         _check_space(request, found, made.combinations)
     machine = _machine(software, kernel, request)
     plan = make_plan(made.combinations, request.settings, WITH_KVM if machine.accelerator == "kvm" else WITHOUT_KVM)
-    checked, notes = check(software)
+    checked, notes = showcmd.check(software)
     environment = host.environment(software, kernel, machine.accelerator, checked)
     environment = replace(environment, places=tuple(one.record for one in found))
+    tried = durability.crashes(plan.combinations) if request.durability else ()
     return Prepared(
-        request, software, machine, tuple(found), environment, plan, (*made.left_out, *plan.left_out), notes
+        request, software, machine, tuple(found), environment, plan, tried, (*made.left_out, *plan.left_out), notes
     )
 
 

@@ -28,7 +28,6 @@ from .workloads import TABLE
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from .durability import Crash
     from .plan import Trial
     from .prepare import Prepared
     from .scratch import Volume
@@ -56,8 +55,8 @@ def now() -> str:
 class Execution:
     """One process's part in a run: from where an earlier one has got to, to the end."""
 
-    def __init__(self, prepared: Prepared, state: State, crashes: tuple[Crash, ...] = ()) -> None:
-        self._prepared, self._state, self._crashes = prepared, state, crashes
+    def __init__(self, prepared: Prepared, state: State) -> None:
+        self._prepared, self._state = prepared, state
         self._plan, self._settings = prepared.plan, prepared.plan.settings
         self._begun = 0.0
         self._notes: dict[str, None] = dict.fromkeys(prepared.notes)
@@ -71,7 +70,7 @@ class Execution:
             self._begun = time.monotonic()
             try:
                 self._trials(head, volumes)
-                self._try_crashes(volumes)
+                self._try_crashes(head, volumes)
             finally:
                 volumes.free()
             results = self._results(head)
@@ -81,7 +80,7 @@ class Execution:
     def _head(self) -> Head:
         head = self._state.head()
         if head is None:
-            head = Head(self._plan.fingerprint, self._prepared.environment, now())
+            head = Head(self._prepared.request.fingerprint, self._plan.fingerprint, self._prepared.environment, now())
             self._state.save_head(head)
         check_same(head, self._prepared)
         return head
@@ -94,13 +93,14 @@ class Execution:
         if not left:
             return
         made = self._volumes(left, volumes)
+        each = self._plan.seconds_left(range(2, len(self._plan.trials) + 1))
         failed: list[int] = []
         for trial in left:
-            if self._over(head.spent):
+            if self._over(head.spent, each):
                 return
             runs = self._trial(trial, made[trial.combination.layout])
             self._state.save_trial(trial.number, runs)
-            self._state.save_head(replace(head, spent=head.spent + time.monotonic() - self._begun))
+            self._save_time(head)
             failed = [*failed, trial.number] if all(run.error for run in runs) else []
             if len(failed) == _MOST_FAILURES:
                 self._state.forget_trials(failed)
@@ -109,11 +109,10 @@ class Execution:
                     f"{runs[0].error}"
                 )
 
-    def _over(self, spent: float) -> bool:
-        """Whether one more trial may go beyond the time limit."""
+    def _over(self, spent: float, seconds: float) -> bool:
+        """Whether something that takes so many seconds may go beyond the time limit."""
         limit = self._settings.time_limit
-        each = self._plan.seconds_left() / len(self._plan.trials)
-        return bool(limit) and spent + time.monotonic() - self._begun + each > limit
+        return bool(limit) and spent + time.monotonic() - self._begun + seconds > limit
 
     def _volumes(self, trials: list[Trial], volumes: scratch.Scratch) -> dict[str, Volume]:
         size, prepared = self._settings.size, self._prepared
@@ -181,11 +180,19 @@ class Execution:
 
     # ---- crashes
 
-    def _try_crashes(self, volumes: scratch.Scratch) -> None:
-        done = self._state.crashes()
-        for number, crash in enumerate(self._crashes, 1):
-            if number not in done:
+    def _try_crashes(self, head: Head, volumes: scratch.Scratch) -> None:
+        done, boot = self._state.crashes(), self._plan.costs.boot
+        for number, crash in enumerate(self._prepared.crashes, 1):
+            if number in done or self._over(head.spent, crash.seconds(boot)):
+                continue
+            try:
                 self._state.save_crash(number, crash.go(self._prepared, volumes))
+            except GuestError as error:
+                self._notes[f"{crash.combination.key}: a crash of the {crash.kind} could not be tried: {error}"] = None
+            self._save_time(head)
+
+    def _save_time(self, head: Head) -> None:
+        self._state.save_head(replace(head, spent=head.spent + time.monotonic() - self._begun))
 
     # ---- the document
 
@@ -208,16 +215,16 @@ class Execution:
             workloads=tuple(row.id for row in settings.workloads),
             runs=runs,
             durability=tuple(crashes[number] for number in sorted(crashes)),
-            left_out=(*prepared.left_out, *self._not_measured(len(trials))),
+            left_out=(*prepared.left_out, *self._not_measured(len(trials), len(crashes))),
             notes=(*self._remarks(runs), *self._notes),
         )
 
-    def _not_measured(self, done: int) -> Iterator[LeftOut]:
-        if done < len(self._plan.trials):
-            limit = self._settings.time_limit
-            yield LeftOut(
-                f"starts of the guest {done + 1} to {len(self._plan.trials)}", f"time_limit, {limit} seconds, was over."
-            )
+    def _not_measured(self, trials: int, crashes: int) -> Iterator[LeftOut]:
+        why = f"time_limit, {self._settings.time_limit} seconds, was over."
+        if trials < len(self._plan.trials):
+            yield LeftOut(f"starts of the guest {trials + 1} to {len(self._plan.trials)}", why)
+        if crashes < len(self._prepared.crashes):
+            yield LeftOut(f"{len(self._prepared.crashes) - crashes} of {len(self._prepared.crashes)} crashes", why)
 
     def _remarks(self, runs: tuple[Run, ...]) -> Iterator[str]:
         environment, settings = self._prepared.environment, self._settings

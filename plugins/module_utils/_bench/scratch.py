@@ -85,7 +85,7 @@ class Scratch:
     """
 
     def __init__(self, folder: str, vmid: int, tag: str) -> None:
-        self._folder, self._vmid, self._tag = folder, vmid, tag
+        self.folder, self._vmid, self._tag = folder, vmid, tag
         self._ledger = os.path.join(folder, "scratch.json")
         self._entries = self._load()
 

@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import typing as t
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .._core.errors import ParseError
 from .._image.journal import write_atomic
@@ -33,12 +33,14 @@ RESULTS: t.Final = "results.json"
 class Head:
     """What a run is.
 
+    :param request: fingerprint of what was asked for.
     :param fingerprint: of its plan.
     :param environment: of the machine when it began.
     :param started: in UTC, as ISO 8601.
     :param spent: seconds that it has taken, over all its interruptions.
     """
 
+    request: str
     fingerprint: str
     environment: Environment
     started: str
@@ -69,12 +71,6 @@ class State:
     def save_head(self, head: Head) -> None:
         """Write what it is, or how long it has taken."""
         self._write("run.json", head)
-
-    def add_seconds(self, seconds: float) -> None:
-        """Count time that was spent."""
-        head = self.head()
-        if head is not None:
-            self.save_head(replace(head, spent=head.spent + seconds))
 
     def trials(self) -> dict[int, tuple[Run, ...]]:
         """What was measured, by the numbers of trials."""
