@@ -130,7 +130,7 @@ options:
       - Seconds that all of it may take, interruptions not counted. V(0) is for no limit.
       - A plan that takes longer is cut. Repetitions are left out first, then combinations from the end of the lists.
     type: int
-    default: 28800
+    default: 0
   durability:
     description:
       - Try also what crashes cost, for each format and cache mode. It takes about half a minute for each.

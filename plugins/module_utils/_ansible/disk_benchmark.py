@@ -15,7 +15,7 @@ from .._bench.errors import BenchError
 from .._bench.matrix import VARY, Wanted
 from .._bench.plan import Settings, in_words
 from .._bench.prepare import Request, prepare
-from .._bench.run import Execution, check_same
+from .._bench.run import LOCK_SECONDS, Execution, check_same
 from .._bench.state import State
 from .._bench.workloads import TABLE, parse_workloads
 from .._core.errors import ParseError
@@ -56,7 +56,7 @@ def spec() -> dict[str, dict[str, t.Any]]:
         "ramp": {"type": "int", "default": 3},
         "size": {"type": "str", "default": "4G"},
         "seed": {"type": "int", "default": 1},
-        "time_limit": {"type": "int", "default": 28800},
+        "time_limit": {"type": "int", "default": 0},
         "durability": {"type": "bool", "default": False},
         "max_load": {"type": "float", "default": 0.3},
         "vmid": {"type": "int", "default": 999999999},
@@ -167,7 +167,7 @@ class DiskBenchmark:
     def execute(self) -> None:
         """Measure, or remove."""
         if self._absent and self._changed:
-            with held(self._state.lock_path, f"benchmark {self._params['name']}"):
+            with held(self._state.lock_path, f"benchmark {self._params['name']}", LOCK_SECONDS):
                 scratch.Scratch(self._state.folder, self._params["vmid"], "").free()
                 self._state.remove()
         elif self._prepared is not None:

@@ -34,6 +34,8 @@ if t.TYPE_CHECKING:
 
 #: What one workload may take beyond the time that it is measured.
 _SLACK_SECONDS: t.Final = 90.0
+#: How long to wait for the end of a run that was killed: its QEMU may still have to write.
+LOCK_SECONDS: t.Final = 30.0
 #: So many starts of the guest in a row that measured nothing end the run.
 _MOST_FAILURES: t.Final = 3
 ORDER: t.Final = (
@@ -63,7 +65,7 @@ class Execution:
 
     def go(self) -> Results:
         """Measure what is left, free the volumes, and give the results."""
-        with held(self._state.lock_path, f"benchmark {self._prepared.request.name}"), _interrupted():
+        with held(self._state.lock_path, f"benchmark {self._prepared.request.name}", LOCK_SECONDS), _interrupted():
             head = self._head()
             volumes = scratch.Scratch(self._state.folder, self._prepared.request.vmid, f"bench{head.fingerprint[:8]}")
             volumes.free()

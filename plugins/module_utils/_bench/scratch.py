@@ -68,12 +68,13 @@ class Volume:
 
     def forget_cached(self) -> None:
         """Have the next read come from the storage: what this node has cached of the image is written, and given up."""
-        fd = os.open(self.path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            os.fsync(fd)
-            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
-        finally:
-            os.close(fd)
+        for path in filter(os.path.exists, _files(self.path)):
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                os.fsync(fd)
+                os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(fd)
 
 
 class Scratch:
@@ -183,13 +184,9 @@ def fill(volume: Volume, size: int, pattern: str) -> None:
     raw = {"driver": "raw", "file": {"driver": "file", "filename": pattern}}
     sources = ["json:" + json.dumps(raw)] * whole
     sources += [qemu.window(raw, 0, rest)] if rest else []
-    target = {"driver": volume.format, "file": {"driver": _driver(volume), "filename": volume.path}}
-    qemu.run(["convert", "-n", "-S", "0", "-W", *sources, "json:" + json.dumps(target)], (), f"filling {volume.volume}")
+    command = ["convert", "-n", "-S", "0", "-W", "-O", volume.format, *sources, volume.path]
+    qemu.run(command, (), f"filling {volume.volume}")
     volume.forget_cached()
-
-
-def _driver(volume: Volume) -> str:
-    return "host_device" if volume.block else "file"
 
 
 def write_pattern(path: str) -> None:

@@ -4,21 +4,12 @@
 
 from __future__ import annotations
 
-import base64
-import gzip
-import hashlib
-
 from ansible_collections.diskwright.proxmox.plugins.module_utils._bench.frames import Frame, Reader
 from hypothesis import given
 from hypothesis import strategies as st
+from unit._bench.pretend import frame
 
 noise = st.binary(max_size=200).filter(lambda data: b"@diskwright" not in data)
-
-
-def frame(text: str, kind: str = "result") -> bytes:
-    content = text.encode()
-    digest = hashlib.sha256(content).hexdigest()
-    return f"@diskwright {kind} {digest}  - {base64.b64encode(gzip.compress(content)).decode()} @".encode()
 
 
 def read(data: bytes, *cuts: int) -> list[Frame]:
