@@ -261,7 +261,7 @@ plan:
           type: str
           returned: always
           sample: QEMU refuses to start with aio=native unless the cache mode is none or directsync.
-results:
+benchmark:
   description:
     - The document of the results, see the guide. It has the method, the machine, every single measurement, what crashes
       have cost, and what was left out.

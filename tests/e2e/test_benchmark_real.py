@@ -73,7 +73,7 @@ def test_a_reduced_matrix_is_killed_and_goes_on_to_its_end(tmp_path: Path) -> No
         process.send_signal(signal.SIGKILL)
     kept = {path.name: path.read_bytes() for path in trials.iterdir() if path.suffix == ".json"}
     result = run(options)
-    found = load(result.data["results"])
+    found = load(result.data["benchmark"])
     assert {name: (trials / name).read_bytes() for name in kept} == kept
     assert ({row.error for row in found.runs}, len(found.runs)) == ({""}, 9 * 2)
     assert list((tmp_path / "place").iterdir()) == []

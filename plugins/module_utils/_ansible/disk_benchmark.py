@@ -177,7 +177,7 @@ class DiskBenchmark:
         """The plan, and the results where there are any."""
         data: dict[str, t.Any] = {"name": self._params["name"], "results_file": ""}
         if self._results is not None:
-            data |= {"results": self._results.as_json(), "results_file": self._state.results_path}
+            data |= {"benchmark": self._results.as_json(), "results_file": self._state.results_path}
         if self._prepared is not None:
             data["plan"] = self._plan(self._prepared)
         warnings = [] if self._results is None or not self._changed else list(self._results.notes)

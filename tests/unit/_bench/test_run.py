@@ -107,7 +107,7 @@ def test_a_run_measures_all_and_frees_its_volumes(options: dict[str, Any], place
     assert (result.changed, result.diff, result.data["plan"] | {"done": 0}) == (
         True, planned.diff, planned.data["plan"]
     )  # fmt: skip
-    assert result.data["results"] == found.as_json()
+    assert result.data["benchmark"] == found.as_json()
     assert (len(found.runs), {row.error for row in found.runs}) == (9 * 2, {""})
     assert [row.trial for row in found.runs] == [number for number in range(1, 10) for _twice in range(2)]
     assert {row.side for row in found.runs} == {"A", "B", ""}
@@ -126,7 +126,7 @@ def test_a_second_run_gives_the_results_and_starts_nothing(options: dict[str, An
     for check in (True, False):
         again = run({**options, "max_load": 0.000001}, check=check)
         assert (again.changed, again.diff, again.warnings) == (False, "", [])
-        assert again.data["results"] == first.data["results"]
+        assert again.data["benchmark"] == first.data["benchmark"]
     assert starts(tmp_path) == TRIALS
 
 
