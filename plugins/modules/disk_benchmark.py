@@ -170,8 +170,9 @@ notes:
   - A run takes hours. Use C(async) and C(poll), or start it so that it does not end with your connection.
 seealso:
   - module: diskwright.proxmox.guest_disks
-  - ref: ansible_collections.diskwright.proxmox.docsite.benchmark
-    description: What to measure, and how to read it.
+  - name: Know your storage
+    description: The guide to what is measured, and how to read it.
+    link: https://github.com/diskwright/diskwright.proxmox/blob/main/docs/benchmark.md
 """
 
 EXAMPLES = r"""

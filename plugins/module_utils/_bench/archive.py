@@ -34,11 +34,14 @@ class Archive:
 
     def text(self, name: str, text: str, mode: int = 0o644) -> None:
         """A file with this text."""
+        self.data(name, text.encode(), mode)
+
+    def data(self, name: str, content: bytes, mode: int = 0o644) -> None:
+        """A file with these bytes."""
         self._above(name)
-        data = text.encode()
-        if self._once(name, stat.S_IFREG | mode, len(data)):
-            self._file.write(data)
-            self._align(len(data))
+        if self._once(name, stat.S_IFREG | mode, len(content)):
+            self._file.write(content)
+            self._align(len(content))
 
     def copy(self, name: str, source: str) -> None:
         """A file as it is on this machine, links followed."""

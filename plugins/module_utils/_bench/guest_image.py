@@ -11,6 +11,8 @@ sends frames over its second serial port (``frames``), does the job that the sec
 
 from __future__ import annotations
 
+import gzip
+import lzma
 import os
 import shutil
 import struct
@@ -190,6 +192,21 @@ def libraries(program: str) -> list[str]:
     return [row[-1] for row in words if row and row[-1].startswith("/")]
 
 
+def unpacked(path: str) -> tuple[str, bytes]:
+    """A module's file name and content, unpacked if it can be: what unpacks it may be no library of ``insmod``."""
+    stem, suffix = os.path.splitext(os.path.basename(path))
+    with open(path, "rb") as file:
+        content = file.read()
+    if suffix == ".xz":
+        return stem, lzma.decompress(content)
+    if suffix == ".gz":
+        return stem, gzip.decompress(content)
+    if suffix == ".zst" and shutil.which("zstd"):
+        command = ["zstd", "-dc", path]
+        return stem, subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout
+    return os.path.basename(path), content
+
+
 def build(
     file: t.BinaryIO, kernel: Kernel, modules: Sequence[str], programs: Sequence[str], data: Sequence[str] = ()
 ) -> None:
@@ -207,10 +224,12 @@ def build(
         _add_program(archive, find_program(name))
     for path in data:
         archive.copy(path, path)
-    files = module_files(kernel, modules)
-    for path in files:
-        archive.copy(f"modules/{os.path.basename(path)}", os.path.join(kernel.modules, path))
-    archive.text("modules/order", "".join(f"{os.path.basename(path)}\n" for path in files))
+    names = []
+    for path in module_files(kernel, modules):
+        name, content = unpacked(os.path.join(kernel.modules, path))
+        archive.data(f"modules/{name}", content)
+        names.append(name)
+    archive.text("modules/order", "".join(f"{name}\n" for name in names))
     archive.text("init", INIT, 0o755)
     archive.close()
 

@@ -4,12 +4,15 @@
 
 from __future__ import annotations
 
+import gzip
 import io
+import lzma
 import os
 import shutil
 import stat
 import struct
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -89,6 +92,26 @@ def test_a_missing_program(name: str, remedy: str) -> None:
         guest_image.find_program(name)
 
 
+@pytest.mark.parametrize(("suffix", "pack"), [(".xz", lzma.compress), (".gz", gzip.compress), ("", bytes)])
+def test_modules_are_unpacked(suffix: str, pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = tmp_path / f"ahci.ko{suffix}"
+    path.write_bytes(pack(b"a module"))
+    assert guest_image.unpacked(str(path)) == ("ahci.ko", b"a module")
+
+
+def test_a_module_that_nothing_here_unpacks_is_left_to_insmod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "ahci.ko.zst").write_bytes(b"packed")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert guest_image.unpacked(str(tmp_path / "ahci.ko.zst")) == ("ahci.ko.zst", b"packed")
+
+
+@pytest.mark.skipif(shutil.which("zstd") is None, reason="zstd is not installed")
+def test_modules_of_zstd(tmp_path: Path) -> None:
+    (tmp_path / "ahci.ko").write_bytes(b"a module")
+    subprocess.run(["zstd", "-q", str(tmp_path / "ahci.ko")], check=True)
+    assert guest_image.unpacked(str(tmp_path / "ahci.ko.zst")) == ("ahci.ko", b"a module")
+
+
 def test_libraries_are_there_and_have_the_loader() -> None:
     found = guest_image.libraries(guest_image.find_program("cat"))
     assert all(os.path.isfile(path) for path in found)
@@ -99,6 +122,7 @@ def test_libraries_are_there_and_have_the_loader() -> None:
 def test_cpio_reads_what_is_written(tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.write_bytes(b"12345")
+    source.chmod(0o755)
     whole = io.BytesIO()
     for name in ("first", "second"):
         archive = Archive(whole)
