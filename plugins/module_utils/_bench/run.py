@@ -22,7 +22,7 @@ from .guest import BOOT_SECONDS, started
 from .job import expected_write_cache, files, outcome, script
 from .matrix import LeftOut
 from .results import Method, Results, Run
-from .state import Head, State
+from .state import Done, Head, State
 from .workloads import TABLE
 
 if t.TYPE_CHECKING:
@@ -61,7 +61,7 @@ class Execution:
         self._prepared, self._state = prepared, state
         self._plan, self._settings = prepared.plan, prepared.plan.settings
         self._begun = 0.0
-        self._notes: dict[str, None] = dict.fromkeys(prepared.notes)
+        self._notes = list(prepared.notes)
 
     def go(self) -> Results:
         """Measure what is left, free the volumes, and give the results."""
@@ -100,15 +100,15 @@ class Execution:
         for trial in left:
             if self._over(head.spent, each):
                 return
-            runs = self._trial(trial, made[trial.combination.layout])
-            self._state.save_trial(trial.number, runs)
+            given = self._trial(trial, made[trial.combination.layout])
+            self._state.save_trial(trial.number, given)
             self._save_time(head)
-            failed = [*failed, trial.number] if all(run.error for run in runs) else []
+            failed = [*failed, trial.number] if all(run.error for run in given.runs) else []
             if len(failed) == _MOST_FAILURES:
                 self._state.forget_trials(failed)
                 raise BenchError(
                     f"{_MOST_FAILURES} starts of the guest in a row measured nothing, the last one because: "
-                    f"{runs[0].error}"
+                    f"{given.runs[0].error}"
                 )
 
     def _over(self, spent: float, seconds: float) -> bool:
@@ -142,10 +142,10 @@ class Execution:
         if problems:
             raise BenchError("\n".join(problems))
 
-    def _trial(self, trial: Trial, volume: Volume) -> tuple[Run, ...]:
+    def _trial(self, trial: Trial, volume: Volume) -> Done:
         """Start the guest once."""
         volume.forget_cached()
-        begun, found, why = now(), {}, "the guest ended before it came to this"
+        begun, found, note, why = now(), {}, "", "the guest ended before it came to this"
         prepared, settings = self._prepared, self._settings
         drives = drive_options(
             trial.combination, volume.path, volume=volume.volume, block=volume.block, qemu=prepared.software.version
@@ -156,7 +156,7 @@ class Execution:
             try:
                 for frame in guest.frames(time.monotonic() + limit):
                     if frame.kind == "ready":
-                        self._look_at(trial, frame.text)
+                        note = _unexpected(trial, frame.text)
                     elif frame.kind == "result":
                         one = outcome(frame.text)
                         found[one.workload] = one
@@ -167,18 +167,12 @@ class Execution:
             except GuestError as error:
                 why = str(error)
         rows = [(name, found.get(name)) for name in TABLE if name in trial.workloads]
-        return tuple(
+        runs = (
             Run(trial.number, trial.round, trial.combination.key, trial.side, name, begun,
                 one.measured if one else None, one.error if one else why)
             for name, one in rows
         )  # fmt: skip
-
-    def _look_at(self, trial: Trial, text: str) -> None:
-        """Note it if the guest sees another write cache than the cache mode gives."""
-        cache = text.strip().splitlines()[-1]
-        expected = expected_write_cache(trial.combination)
-        if cache != expected:
-            self._notes[f"{trial.combination.key}: the guest sees a disk that is '{cache}', not '{expected}'."] = None
+        return Done(tuple(runs), note)
 
     # ---- crashes
 
@@ -190,7 +184,7 @@ class Execution:
             try:
                 self._state.save_crash(number, crash.go(self._prepared, volumes))
             except GuestError as error:
-                self._notes[f"{crash.combination.key}: a crash of the {crash.kind} could not be tried: {error}"] = None
+                self._notes.append(f"{crash.combination.key}: a crash of the {crash.kind} could not be tried: {error}")
             self._save_time(head)
 
     def _save_time(self, head: Head) -> None:
@@ -201,7 +195,8 @@ class Execution:
     def _results(self, head: Head) -> Results:
         prepared, plan, settings = self._prepared, self._plan, self._settings
         trials = self._state.trials()
-        runs = tuple(run for number in sorted(trials) for run in trials[number])
+        runs = tuple(run for number in sorted(trials) for run in trials[number].runs)
+        notes = dict.fromkeys([*(trials[number].note for number in sorted(trials)), *self._notes])
         crashes = self._state.crashes()
         method = Method(
             settings.rounds, settings.seconds, settings.ramp, settings.size, settings.seed, ORDER, CACHES, plan.nulls,
@@ -218,7 +213,7 @@ class Execution:
             runs=runs,
             durability=tuple(crashes[number] for number in sorted(crashes)),
             left_out=(*prepared.left_out, *self._not_measured(len(trials), len(crashes))),
-            notes=(*self._remarks(runs), *self._notes),
+            notes=(*self._remarks(runs), *filter(None, notes)),
         )
 
     def _not_measured(self, trials: int, crashes: int) -> Iterator[LeftOut]:
@@ -243,6 +238,12 @@ class Execution:
         failed = sum(bool(run.error) for run in runs)
         if failed:
             yield f"{failed} of {len(runs)} measurements have failed; their reasons are in the table."
+
+
+def _unexpected(trial: Trial, text: str) -> str:
+    """A note if the guest sees another write cache than the cache mode gives."""
+    cache, expected = text.strip().splitlines()[-1], expected_write_cache(trial.combination)
+    return "" if cache == expected else f"{trial.combination.key}: the guest sees '{cache}' and not '{expected}'."
 
 
 def check_same(head: Head, prepared: Prepared) -> None:

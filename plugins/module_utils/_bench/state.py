@@ -49,8 +49,14 @@ class Head:
 
 
 @dataclass(frozen=True, slots=True)
-class _Trial:
+class Done:
+    """What one start of the guest gave.
+
+    :param note: what a reader of the results has to know of it, or an empty text.
+    """
+
     runs: tuple[Run, ...]
+    note: str = ""
 
 
 class State:
@@ -72,13 +78,13 @@ class State:
         """Write what it is, or how long it has taken."""
         self._write("run.json", head)
 
-    def trials(self) -> dict[int, tuple[Run, ...]]:
+    def trials(self) -> dict[int, Done]:
         """What was measured, by the numbers of trials."""
-        return {number: self._need(f"trials/{number}.json", _Trial).runs for number in self._numbers("trials")}
+        return {number: self._need(f"trials/{number}.json", Done) for number in self._numbers("trials")}
 
-    def save_trial(self, number: int, runs: Sequence[Run]) -> None:
+    def save_trial(self, number: int, done: Done) -> None:
         """Write what a trial gave."""
-        self._write(f"trials/{number}.json", _Trial(tuple(runs)))
+        self._write(f"trials/{number}.json", done)
 
     def forget_trials(self, numbers: Sequence[int]) -> None:
         """Have trials measured again."""

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     import pytest
 
 # Set in the environment, these change what the guest does.
-LOG, SLOW, SILENT, FAILING, LOSING, VERSION = (
-    f"PRETEND_{name}" for name in ("LOG", "SLOW", "SILENT", "FAILING", "LOSING", "VERSION")
+LOG, SLOW, SILENT, FAILING, LOSING, VERSION, CACHE = (
+    f"PRETEND_{name}" for name in ("LOG", "SLOW", "SILENT", "FAILING", "LOSING", "VERSION", "CACHE")
 )
 MODULES = "virtio_pci virtio_scsi virtio_blk sd_mod ahci ata_piix fuse".split()
 _QEMU = """#!{python}
@@ -91,7 +91,7 @@ def qemu() -> None:
     if b"diskwright write" in job:
         _write(image)
         return
-    _send("ready", f"6.14.11-4-pve\n{_write_cache(words)}\n")
+    _send("ready", f"6.14.11-4-pve\n{os.environ.get(CACHE, _write_cache(words))}\n")
     found = re.search(rb"for workload in ([a-z0-9 -]+); do", job)
     assert found
     for name in found[1].decode().split():

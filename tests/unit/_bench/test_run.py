@@ -166,6 +166,17 @@ def test_one_workload_that_fails_is_an_entry(options: dict[str, Any], monkeypatc
     assert f"{TRIALS} of {2 * TRIALS} measurements have failed; their reasons are in the table." in result.warnings
 
 
+def test_a_disk_that_is_another_one_than_was_asked_for_is_noted(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(pretend.CACHE, "write through")
+    notes = document(run(options)).notes
+    note = (
+        f"{options['places'][0]}/raw/scsi+iothread/none/threads: the guest sees 'write through' and not 'write back'."
+    )
+    assert notes.count(note) == 1
+
+
 def test_guests_that_measure_nothing_end_the_run(
     options: dict[str, Any], place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
