@@ -205,7 +205,7 @@ class Execution:
         return Results(
             id=f"{prepared.environment.node}-{prepared.request.name}-{head.started}",
             started=head.started,
-            finished=now(),
+            finished=now() if len(trials) == len(plan.trials) else "",
             environment=head.environment,
             method=method,
             combinations=plan.combinations,

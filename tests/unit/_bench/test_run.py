@@ -195,6 +195,7 @@ def test_the_time_limit_holds_when_guests_are_slower_than_planned(
     monkeypatch.setattr(time, "monotonic", Ticking(planned / TRIALS * 1.5, monkeypatch))
     found = document(run({**options, "time_limit": planned}))
     assert 0 < len(found.runs) < 2 * TRIALS
+    assert found.finished == ""
     assert found.left_out[0].what == f"starts of the guest {len(found.runs) // 2 + 1} to {TRIALS}"
     assert found.left_out[0].reason == f"time_limit, {planned} seconds, was over."
     assert list(place.iterdir()) == []
