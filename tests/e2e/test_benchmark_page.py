@@ -22,6 +22,7 @@ from e2e import browsers
 from e2e.kit import Run, play, run_playbook
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
+from tools.checkout import TOP
 from unit._bench.recorded import BASE, QCOW2, SATA, THREADS, UNSAFE, VIRTIO, WRITEBACK, results
 
 pytestmark = browsers.NEEDED
@@ -267,3 +268,16 @@ def test_a_report_changes_nothing_but_its_files(page: Page) -> None:
     assert changed == {"Make the folder", "Keep the results"}
     said = [task.result["msg"] for task in page.run.tasks if task.task.endswith("Say what was found")]
     assert len(said) == 3 and "Warnings: " in said[1] and said[0].endswith("/after/localhost-after.html")
+
+
+def test_two_storages_as_the_guide_compares_them(tmp_path: Path) -> None:
+    guide = (TOP / "docs" / "benchmark.md").read_text()
+    (book,) = (yaml.safe_load(text) for text in re.findall(r"(?ms)^```yaml\n(- .*?)^```$", guide))
+    speeds = {one.at(place): 1 for place in ("local-lvm", "local-zfs") for one in (BASE, QCOW2)}
+    both = results(speeds, workloads=["boot"])
+    (tmp_path / "disk-benchmark").mkdir()
+    (tmp_path / "disk-benchmark" / "pve1-benchmark.json").write_text(json.dumps(both.as_json()))
+    run = run_playbook(book, {}, cwd=tmp_path)
+    assert run.code == 0, run.text
+    (page,) = (tmp_path / "compared").glob("*.html")
+    assert "Of 2 pairs" in page.read_text()
