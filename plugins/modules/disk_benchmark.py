@@ -49,7 +49,8 @@ options:
   places:
     description:
       - Where to measure, by names of storages of this node, or absolute paths of folders.
-      - On a storage of type C(rbd) without C(krbd), which QEMU reaches through librbd, nothing can be measured.
+      - Storages that QEMU reaches without a device of the node can't be measured. These are the types C(rbd) without
+        C(krbd), and C(zfs), which is ZFS over iSCSI.
     type: list
     elements: str
     default: []

@@ -26,6 +26,11 @@ from .results import PlaceRecord, Text
 ROOT: t.Final = "/etc/pve"
 _SECRET: t.Final = re.compile("password|secret|key|token|username|fingerprint", re.IGNORECASE)
 _SYS: t.Final = "/sys"
+#: Types of storages that QEMU reaches without a device of the node's, how, and what can be done.
+_LIBRARIES: t.Final = {
+    "rbd": ("librbd", "set krbd for the storage, or name another one"),
+    "zfs": ("libiscsi", "name another storage"),
+}
 _DEPTH: t.Final = 8
 
 
@@ -76,10 +81,10 @@ def _storage(name: str, root: str, sys: str) -> Found:
         formats = (*formats, *(one for one in kind.chain_formats if one not in formats))
     storage = Storage(name, status.type, frozenset(("images",)), formats, available=status.available)
     krbd = options.get("krbd") == "1"
-    if status.type == "rbd" and not krbd:
+    if status.type == "zfs" or (status.type == "rbd" and not krbd):
+        library, remedy = _LIBRARIES[status.type]
         raise BenchError(
-            f"place {name}: QEMU would reach this storage through librbd, which is not measured; "
-            "set krbd for the storage, or name another one"
+            f"place {name}: QEMU would reach this storage by itself, through {library}, which is not measured; {remedy}"
         )
     folder = options.get("path", f"/mnt/pve/{name}") if kind and kind.level == "file" else ""
     folder = folder if folder and os.path.isdir(folder) else ""

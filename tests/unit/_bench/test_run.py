@@ -486,4 +486,4 @@ def test_volumes_that_are_there_already(options: dict[str, Any], storages: Stora
 def test_storages_that_hold_nothing(options: dict[str, Any], storages: Storages) -> None:
     message = refused({**options, "places": ["nowhere", "ceph"]})
     assert "nowhere" in message
-    assert "ceph: QEMU would reach this storage through librbd, which is not measured; set krbd" in message
+    assert "ceph: QEMU would reach this storage by itself, through librbd, which is not measured; set krbd" in message
