@@ -117,7 +117,7 @@ def prepare(request: Request, *, resumed: bool) -> Prepared:
         raise BenchError("\n".join(problems))
     made = matrix([one.place for one in found], request.wanted, host.missing_aios())
     if not resumed:
-        _check_space(request, found, made.combinations)
+        check_space(request, found, made.combinations)
     machine = _machine(software, kernel, request)
     plan = make_plan(made.combinations, request.settings, WITH_KVM if machine.accelerator == "kvm" else WITHOUT_KVM)
     checked, notes = showcmd.check(software)
@@ -162,7 +162,11 @@ def _kernel(request: Request) -> Kernel:
     return kernel
 
 
-def _check_space(request: Request, found: Sequence[Found], combinations: Sequence[Combination]) -> None:
+def check_space(request: Request, found: Sequence[Found], combinations: Sequence[Combination]) -> None:
+    """Refuse what does not fit, where no volume of the run is.
+
+    :raises BenchError: with every place that has too little space, or volumes of that number already.
+    """
     problems = [
         problem
         for one in found

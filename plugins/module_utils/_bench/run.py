@@ -21,6 +21,7 @@ from .errors import BenchError, GuestError
 from .guest import BOOT_SECONDS, started
 from .job import expected_write_cache, files, outcome, script
 from .matrix import LeftOut
+from .prepare import check_space
 from .results import Method, Results, Run
 from .state import Done, Head, State
 from .workloads import TABLE
@@ -28,6 +29,8 @@ from .workloads import TABLE
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from .guest import Guest
+    from .job import Outcome
     from .plan import Trial
     from .prepare import Prepared
     from .scratch import Volume
@@ -119,7 +122,7 @@ class Execution:
     def _volumes(self, trials: list[Trial], volumes: scratch.Scratch) -> dict[str, Volume]:
         size, prepared = self._settings.size, self._prepared
         layouts = {trial.combination.layout: trial.combination for trial in trials}
-        self._check_space([*layouts.values()])
+        check_space(prepared.request, prepared.found, [*layouts.values()])
         pattern = os.path.join(self._state.folder, "pattern")
         scratch.write_pattern(pattern)
         made = {}
@@ -131,48 +134,40 @@ class Execution:
             os.unlink(pattern)
         return made
 
-    def _check_space(self, combinations: list[t.Any]) -> None:
-        request = self._prepared.request
-        problems = [
-            problem
-            for one in self._prepared.found
-            for own in [[row for row in combinations if row.place == one.place.name]]
-            for problem in scratch.problems(one.place, own, self._settings.size, request.vmid)
-        ]
-        if problems:
-            raise BenchError("\n".join(problems))
-
     def _trial(self, trial: Trial, volume: Volume) -> Done:
         """Start the guest once."""
         volume.forget_cached()
-        begun, found, note, why = now(), {}, "", "the guest ended before it came to this"
-        prepared, settings = self._prepared, self._settings
+        begun, prepared = now(), self._prepared
         drives = drive_options(
             trial.combination, volume.path, volume=volume.volume, block=volume.block, qemu=prepared.software.version
         )
-        with started(prepared.machine, drives, script(trial), files(trial, settings)) as guest:
-            limit = BOOT_SECONDS[prepared.machine.accelerator]
-            limit += len(trial.workloads) * (settings.seconds + settings.ramp + _SLACK_SECONDS)
-            try:
-                for frame in guest.frames(time.monotonic() + limit):
-                    if frame.kind == "ready":
-                        note = _unexpected(trial, frame.text)
-                    elif frame.kind == "result":
-                        one = outcome(frame.text)
-                        found[one.workload] = one
-                        if len(found) == len(trial.workloads):
-                            break
-                else:
-                    why = f"{why}; {guest.said()}"
-            except GuestError as error:
-                why = str(error)
-        rows = [(name, found.get(name)) for name in TABLE if name in trial.workloads]
+        with started(prepared.machine, drives, script(trial), files(trial, self._settings)) as guest:
+            found, note, why = self._heard(trial, guest)
         runs = (
             Run(trial.number, trial.round, trial.combination.key, trial.side, name, begun,
-                one.measured if one else None, one.error if one else why)
-            for name, one in rows
+                found[name].measured if name in found else None, found[name].error if name in found else why)
+            for name in TABLE if name in trial.workloads
         )  # fmt: skip
         return Done(tuple(runs), note)
+
+    def _heard(self, trial: Trial, guest: Guest) -> tuple[dict[str, Outcome], str, str]:
+        """What the guest says: outcomes, a note, and why there are no more of them."""
+        found: dict[str, Outcome] = {}
+        settings, note = self._settings, ""
+        limit = BOOT_SECONDS[self._prepared.machine.accelerator]
+        limit += len(trial.workloads) * (settings.seconds + settings.ramp + _SLACK_SECONDS)
+        try:
+            for frame in guest.frames(time.monotonic() + limit):
+                if frame.kind == "ready":
+                    note = _unexpected(trial, frame.text)
+                elif frame.kind == "result":
+                    one = outcome(frame.text)
+                    found[one.workload] = one
+                    if len(found) == len(trial.workloads):
+                        return found, note, ""
+        except GuestError as error:
+            return found, note, str(error)
+        return found, note, f"the guest ended before it came to this; {guest.said()}"
 
     # ---- crashes
 
