@@ -15,7 +15,7 @@ from .._bench.errors import BenchError
 from .._bench.matrix import VARY, Wanted
 from .._bench.plan import Settings, in_words
 from .._bench.prepare import Request, prepare
-from .._bench.run import LOCK_SECONDS, Execution, check_same
+from .._bench.run import LOCK_SECONDS, LOCKED, Execution, check_same
 from .._bench.state import State
 from .._bench.workloads import TABLE, parse_workloads
 from .._core.errors import ParseError
@@ -167,8 +167,8 @@ class DiskBenchmark:
     def execute(self) -> None:
         """Measure, or remove."""
         if self._absent and self._changed:
-            with held(self._state.lock_path, f"benchmark {self._params['name']}", LOCK_SECONDS):
-                scratch.Scratch(self._state.folder, self._params["vmid"], "").free()
+            with held(self._state.lock_path, LOCKED, LOCK_SECONDS):
+                scratch.Scratch(self._state.folder, self._params["vmid"], self._state.tag).free()
                 self._state.remove()
         elif self._prepared is not None:
             self._results = Execution(self._prepared, self._state).go()

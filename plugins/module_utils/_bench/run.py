@@ -39,6 +39,7 @@ if t.TYPE_CHECKING:
 _SLACK_SECONDS: t.Final = 90.0
 #: How long to wait for the end of a run that was killed: its QEMU may still have to write.
 LOCK_SECONDS: t.Final = 30.0
+LOCKED: t.Final = "a benchmark on this machine"
 #: So many starts of the guest in a row that measured nothing end the run.
 _MOST_FAILURES: t.Final = 3
 ORDER: t.Final = (
@@ -68,9 +69,9 @@ class Execution:
 
     def go(self) -> Results:
         """Measure what is left, free the volumes, and give the results."""
-        with held(self._state.lock_path, f"benchmark {self._prepared.request.name}", LOCK_SECONDS), _interrupted():
+        with held(self._state.lock_path, LOCKED, LOCK_SECONDS), _interrupted():
             head = self._head()
-            volumes = scratch.Scratch(self._state.folder, self._prepared.request.vmid, f"bench{head.fingerprint[:8]}")
+            volumes = scratch.Scratch(self._state.folder, self._prepared.request.vmid, self._state.tag)
             volumes.free()
             self._begun = time.monotonic()
             try:

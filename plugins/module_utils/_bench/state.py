@@ -10,6 +10,7 @@ what each crash cost, ``results.json`` is the finished document, ``scratch.json`
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -67,8 +68,15 @@ class State:
 
     def __init__(self, folder: str) -> None:
         self.folder = folder
-        self.lock_path = f"{folder}.lock"
+        #: For all runs of a machine, which would measure each other.
+        self.lock_path = os.path.join(os.path.dirname(folder), "lock")
         self.results_path = os.path.join(folder, RESULTS)
+
+    @property
+    def tag(self) -> str:
+        """A short word for the names of its volumes, which no run of another name, or of another node, has."""
+        text = f"{os.uname().nodename} {os.path.abspath(self.folder)}"
+        return f"bench{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
     def head(self) -> Head | None:
         """What the run is, or ``None`` if it has not begun."""

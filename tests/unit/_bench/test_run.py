@@ -292,11 +292,11 @@ def test_another_request_by_the_same_name(options: dict[str, Any]) -> None:
 
 def test_another_run_at_work(options: dict[str, Any], place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "LOCK_SECONDS", 0.1)
-    lock = Path(f"{folder(options)}.lock")
+    lock = folder(options).parent / "lock"
     lock.parent.mkdir(parents=True)
     with open(lock, "w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        assert refused(options).startswith("benchmark benchmark is being worked on by another run")
+        assert refused(options).startswith("a benchmark on this machine is being worked on by another run")
     assert list(place.iterdir()) == []
 
 
