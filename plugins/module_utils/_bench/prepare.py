@@ -100,21 +100,7 @@ def prepare(request: Request, *, resumed: bool) -> Prepared:
     :param resumed: an earlier process has begun the run, so that its volumes may still be there and the machine busy.
     :raises DiskwrightError: with everything that is against it, before anything is written.
     """
-    problems = request.settings.problems()
-    software, missing = host.software(request.fio)
-    problems += missing
-    kernel = _tried(problems, lambda: _kernel(request))
-    if request.durability and kernel is not None:
-        problems += durability.needs(kernel)
-    tries = [_tried(problems, functools.partial(places.find, name)) for name in request.places]
-    found = [one for one in tries if one is not None]
-    problems += _twice(found)
-    if not resumed:
-        problems += host.load_problems(request.max_load)
-    if any(not name.startswith("/") for name in request.places) and scratch.taken(request.vmid):
-        problems.append(f"vmid {request.vmid}: there is a guest with this number; name one that no guest has")
-    if problems or software is None or kernel is None:
-        raise BenchError("\n".join(problems))
+    software, kernel, found = _looked_at(request, resumed=resumed)
     made = matrix([one.place for one in found], request.wanted, host.missing_aios())
     if not resumed:
         check_space(request, found, made.combinations)
@@ -122,11 +108,37 @@ def prepare(request: Request, *, resumed: bool) -> Prepared:
     plan = make_plan(made.combinations, request.settings, WITH_KVM if machine.accelerator == "kvm" else WITHOUT_KVM)
     checked, notes = showcmd.check(software)
     environment = host.environment(software, kernel, machine.accelerator, checked)
-    environment = replace(environment, places=tuple(one.record for one in found))
-    tried = durability.crashes(plan.combinations) if request.durability else ()
     return Prepared(
-        request, software, machine, tuple(found), environment, plan, tried, (*made.left_out, *plan.left_out), notes
+        request=request,
+        software=software,
+        machine=machine,
+        found=found,
+        environment=replace(environment, places=tuple(one.record for one in found)),
+        plan=plan,
+        crashes=durability.crashes(plan.combinations) if request.durability else (),
+        left_out=(*made.left_out, *plan.left_out),
+        notes=notes,
     )
+
+
+def _looked_at(request: Request, *, resumed: bool) -> tuple[Software, Kernel, tuple[Found, ...]]:
+    """What a run needs, or everything that is against it."""
+    problems = request.settings.problems()
+    software, missing = host.software(request.fio)
+    problems += missing
+    kernel = _tried(problems, lambda: _kernel(request))
+    if request.durability and kernel is not None:
+        problems += durability.needs(kernel)
+    tries = [_tried(problems, functools.partial(places.find, name)) for name in request.places]
+    found = tuple(one for one in tries if one is not None)
+    problems += _twice(found)
+    if not resumed:
+        problems += host.load_problems(request.max_load)
+    if any(one.place.type != scratch.FOLDER for one in found) and scratch.taken(request.vmid):
+        problems.append(f"vmid {request.vmid}: there is a guest with this number; name one that no guest has")
+    if problems or software is None or kernel is None:
+        raise BenchError("\n".join(problems))
+    return software, kernel, found
 
 
 _Any = t.TypeVar("_Any")

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import fcntl
+import functools
 import json
 import os
 import re
@@ -20,6 +21,7 @@ import pytest
 from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.disk_benchmark import DiskBenchmark, spec
 from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.runner import Result
 from ansible_collections.diskwright.proxmox.plugins.module_utils._bench import run as execution
+from ansible_collections.diskwright.proxmox.plugins.module_utils._bench import scratch
 from ansible_collections.diskwright.proxmox.plugins.module_utils._bench.results import Results, load
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.errors import DiskwrightError
 from lab import Lab, node
@@ -480,6 +482,18 @@ def test_volumes_that_are_there_already(options: dict[str, Any], storages: Stora
     message = refused({**options, "places": ["local-lvm"]})
     assert message == (
         "local-lvm: there are volumes of guest 999999999 already (local-lvm:vm-999999999-disk-0); name another vmid"
+    )
+
+
+def test_a_number_that_a_guest_has(
+    options: dict[str, Any], storages: Storages, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scratch, "taken", functools.partial(scratch.taken, root=options["state_dir"]))
+    config = Path(options["state_dir"], "nodes", "pve2", "qemu-server", "120.conf")
+    config.parent.mkdir(parents=True)
+    config.touch()
+    assert refused({**options, "places": ["local-lvm"], "vmid": 120}) == (
+        "vmid 120: there is a guest with this number; name one that no guest has"
     )
 
 
