@@ -357,5 +357,3 @@ def comparison_data(comparison: Comparison) -> Row:
         "only_before": list(comparison.only_before),
         "only_after": list(comparison.only_after),
     }
-
-

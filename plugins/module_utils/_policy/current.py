@@ -34,7 +34,6 @@ def _ahead(name: str) -> str:
     )
 
 
-
 # Ranks: 0 what holds without any reason against it, 10 the storage, 15 the team, 20 what lies below the storage,
 # 30 the workload, 33 capacity, 36 measurements, 40 features that are needed, 45 the file system below,
 # 50 durability, 60 what is left alone for good reason, 70 the guest's stage, 80 its drivers, 85 safety.
