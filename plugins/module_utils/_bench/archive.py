@@ -52,13 +52,6 @@ class Archive:
                 shutil.copyfileobj(file, self._file, 1 << 20)
                 self._align(found.st_size)
 
-    def link(self, name: str, target: str) -> None:
-        """A symbolic link."""
-        self._above(name)
-        if self._once(name, stat.S_IFLNK | 0o777, len(target)):
-            self._file.write(target.encode())
-            self._align(len(target))
-
     def console(self) -> None:
         """``/dev/console``, which the kernel opens before anything is mounted."""
         self.folder("dev")

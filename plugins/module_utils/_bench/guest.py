@@ -111,7 +111,6 @@ def started(
     drives: Sequence[str],
     script: str,
     files: Mapping[str, str] | None = None,
-    copies: Mapping[str, str] | None = None,
 ) -> Iterator[Guest]:
     """Start a guest with these drives and this job (``guest_image.write_job``); at the end it is killed if it runs.
 
@@ -120,7 +119,7 @@ def started(
     with (
         tempfile.TemporaryDirectory(prefix="diskwright-bench-") as folder,
         open(os.path.join(folder, "errors"), "w+b") as errors,
-        _with_job(machine.initramfs, script, files or {}, copies or {}) as initramfs,
+        _with_job(machine.initramfs, script, files or {}) as initramfs,
     ):
         console = os.path.join(folder, "console")
         command = [*machine.arguments(f"/proc/self/fd/{initramfs}", console), *drives]
@@ -149,14 +148,14 @@ def _start(command: Sequence[str], errors: t.BinaryIO, fds: Sequence[int]) -> su
 
 
 @contextlib.contextmanager
-def _with_job(initramfs: str, script: str, files: Mapping[str, str], copies: Mapping[str, str]) -> Iterator[int]:
+def _with_job(initramfs: str, script: str, files: Mapping[str, str]) -> Iterator[int]:
     """Both archives in one file, which is only in memory, so that no disk has to write it while another is measured."""
     fd = os.memfd_create("initramfs", 0)
     with open(fd, "wb") as whole:
         with open(initramfs, "rb") as first:
             while os.sendfile(fd, first.fileno(), None, 1 << 30):
                 pass
-        write_job(whole, script, files, copies)
+        write_job(whole, script, files)
         whole.flush()
         yield fd
 

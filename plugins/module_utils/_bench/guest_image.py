@@ -207,14 +207,11 @@ def unpacked(path: str) -> tuple[str, bytes]:
     return os.path.basename(path), content
 
 
-def build(
-    file: t.BinaryIO, kernel: Kernel, modules: Sequence[str], programs: Sequence[str], data: Sequence[str] = ()
-) -> None:
+def build(file: t.BinaryIO, kernel: Kernel, modules: Sequence[str], programs: Sequence[str]) -> None:
     """Write the first archive of the initramfs: all that does not change from job to job.
 
     :param modules: names, see ``BUS_MODULES``.
     :param programs: paths or names beside ``PROGRAMS``.
-    :param data: paths of other files, programs among them, that are to be at the same place.
     """
     archive = Archive(file)
     archive.console()
@@ -222,8 +219,6 @@ def build(
         archive.folder(folder)
     for name in (*PROGRAMS, *programs):
         _add_program(archive, find_program(name))
-    for path in data:
-        archive.copy(path, path)
     names = []
     for path in module_files(kernel, modules):
         name, content = unpacked(os.path.join(kernel.modules, path))
@@ -241,17 +236,14 @@ def _add_program(archive: Archive, path: str) -> None:
         archive.copy(library, library)
 
 
-def write_job(file: t.BinaryIO, script: str, files: Mapping[str, str], copies: Mapping[str, str]) -> None:
+def write_job(file: t.BinaryIO, script: str, files: Mapping[str, str]) -> None:
     """Write the second archive: what the guest does this time.
 
     :param script: for ``sh``; ``send KIND FILE`` sends a frame.
     :param files: texts in ``/job``, by name.
-    :param copies: paths of this machine's files that are in ``/job``, too, by name.
     """
     archive = Archive(file)
     archive.text("job/run", script)
     for name, text in files.items():
         archive.text(f"job/{name}", text)
-    for name, path in copies.items():
-        archive.copy(f"job/{name}", path)
     archive.close()

@@ -83,6 +83,10 @@ def qemu() -> None:
         return
     words = sys.argv[1:]
     job = Path(words[words.index("-initrd") + 1]).read_bytes().rpartition(b"job/run")[2]
+    if b"echo ready" in job:  # only whether guests can be started is to be seen
+        if SILENT not in os.environ:
+            _send("ready", "ready\n")
+        return
     image = _image(words)
     with open(os.environ[LOG], "a", encoding="utf-8") as log:
         log.write(f"{image}\n")
