@@ -106,6 +106,7 @@ def prepare(request: Request, *, resumed: bool) -> Prepared:
         check_space(request, found, made.combinations)
     machine = _machine(software, kernel, request)
     plan = make_plan(made.combinations, request.settings, WITH_KVM if machine.accelerator == "kvm" else WITHOUT_KVM)
+    kept = [one for one in made.combinations if one in plan.combinations]  # the most important first
     checked, notes = showcmd.check(software)
     environment = host.environment(software, kernel, machine.accelerator, checked)
     return Prepared(
@@ -115,7 +116,7 @@ def prepare(request: Request, *, resumed: bool) -> Prepared:
         found=found,
         environment=replace(environment, places=tuple(one.record for one in found)),
         plan=plan,
-        crashes=durability.crashes(plan.combinations) if request.durability else (),
+        crashes=durability.crashes(kept) if request.durability else (),
         left_out=(*made.left_out, *plan.left_out),
         notes=notes,
     )

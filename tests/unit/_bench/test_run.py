@@ -407,7 +407,8 @@ def test_crashes_are_counted(
     if losing:
         monkeypatch.setenv(pretend.LOSING, "1")
     asked = {**options, "durability": True, "workloads": ["commit-4k"]}
-    assert len(run(asked, check=True).data["plan"]["crashes"]) == 2
+    planned = run({**asked, "buses": ["scsi+iothread", "ide"]}, check=True).data["plan"]["crashes"]
+    assert planned == [f"{kind}: {place}/raw/scsi+iothread/none/threads" for kind in ("qemu", "host")]
     rows = document(run(asked)).durability
     assert [row.crash for row in rows] == ["qemu", "host"]
     for row, enough in zip(rows, (200, 40), strict=True):
