@@ -35,8 +35,8 @@ options:
     description:
       - What rules may look at and the cluster does not know, in the groups C(guest), C(storage), C(need), C(team) and
         C(measurements).
-      - Below C(guests) the same for single guests by name or number, below C(storages) the group C(storage) for single
-        storages by name.
+      - Below C(guests) the same for single guests by name or number, below C(storages) the facts of the group
+        C(storage) for single storages by name, and C(measurements) beside them.
       - A fact that nobody knows makes no rule true.
     type: dict
     default: {}

@@ -9,7 +9,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,23 +18,13 @@ from typing import Any
 import pytest
 import yaml
 from audit.sample import HOSTILE, RULES, cluster
+from e2e import browsers
 from e2e.kit import Run, play, run_playbook
+from selenium.webdriver import Chrome, Keys
+from selenium.webdriver.common.by import By
+from selenium.webdriver.support.ui import Select, WebDriverWait
 
-selenium = pytest.importorskip("selenium", reason="the page is tested with the Python package selenium: pip install it")
-from selenium.webdriver import Chrome, ChromeOptions, Keys  # noqa: E402  # only where selenium is
-from selenium.webdriver.chrome.service import Service  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.support.ui import Select, WebDriverWait  # noqa: E402
-
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-DRIVER = shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no Chromium here; on Debian: apt-get install chromium chromium-driver"
-)
-FLAGS = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --disable-dev-shm-usage"
-).split()
+pytestmark = browsers.NEEDED
 A4 = 718  # CSS pixels between ordinary margins
 CLUSTERS: dict[str, dict[str, Any]] = {
     "small": {"guests": 24},
@@ -84,12 +73,7 @@ class Page:
 
     def open(self, name: str, *, width: int = 1280, scheme: str = "light", media: str = "screen") -> None:
         """Open a page as a new visitor with this window, these colours, this medium."""
-        size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
-        self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        wishes = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
-        features = [{"name": name, "value": value} for name, value in wishes.items()]
-        self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features, "media": media})
-        self.driver.get(self.pages.path(name).as_uri())
+        browsers.visit(self.driver, self.pages.path(name), width=width, scheme=scheme, media=media)
 
     def js(self, script: str, *arguments: Any) -> Any:
         return self.driver.execute_script(script, *arguments)
@@ -122,14 +106,8 @@ class Page:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    options = ChromeOptions()
-    options.binary_location = str(BROWSER)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('chromium')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = Chrome(options=options, service=Service(DRIVER))
-    yield driver
-    driver.quit()
+    with browsers.started(tmp_path_factory.mktemp("chromium")) as driver:
+        yield driver
 
 
 @pytest.fixture

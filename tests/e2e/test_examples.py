@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ import yaml
 from e2e.documented import examples_of, filter_examples, filters, modules, playbooks, uses_api
 from e2e.kit import HERE, Run, play, run_playbook, started, token_env
 from lab import Lab
+from unit._bench.recorded import BASE, QCOW2, results
 
 OURS = "diskwright.proxmox."
 # Modules that do something each time they are run, with the reason.
@@ -33,7 +35,7 @@ class Ran:
 @pytest.fixture(scope="module")
 def ran() -> Iterator[Ran]:
     seed = yaml.safe_load((HERE / "examples.yml").read_text())
-    beside = seed.pop("controller")
+    beside = {**seed.pop("controller"), **benchmarks()}
     tasks: list[dict[str, Any]] = []
     for module in filter(uses_api, modules()):
         tasks += three_times(module, examples_of(module))
@@ -41,6 +43,13 @@ def ran() -> Iterator[Ran]:
         tasks += [named(path.stem, task) for task, _answer in filter_examples(path)]
     with started(seed) as lab:
         yield Ran(run_playbook(play(tasks), token_env(lab), beside=beside), lab)
+
+
+def benchmarks() -> dict[str, str]:
+    """The files of benchmarks that examples speak of."""
+    before, now = results({BASE: 1, QCOW2: 1}), results({BASE: 1, QCOW2: 1}, seed=2)
+    documents = {"pve1-before": before, "pve1": now}
+    return {f"disk-benchmark/{name}.json": json.dumps(found.as_json()) for name, found in documents.items()}
 
 
 def named(plugin: str, task: dict[str, Any], stage: str = "") -> dict[str, Any]:
@@ -130,6 +139,9 @@ def test_playbooks(playbook: Path, tmp_path: Path) -> None:
     What one prints is compared with playbooks.yml where that knows it.
     """
     data = yaml.safe_load((HERE / "playbooks.yml").read_text())
+    for name, text in benchmarks().items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
     expected = data["playbooks"].get(playbook.stem, {})
     flags = ["--diff", *expected.get("flags", [])]
     with started(data["seed"]) as lab:

@@ -7,6 +7,7 @@ The rules and facts are data; tests/unit/_policy/test_guides.py fails when the p
 
 from __future__ import annotations
 
+import re
 import sys
 import typing as t
 from collections.abc import Iterable, Iterator
@@ -146,13 +147,18 @@ def source(rule: Rule) -> str:
     return f"{rule.source}.{bounds}".replace("*", "\\*")
 
 
+def why(rule: Rule) -> str:
+    """The reason, with the facts that it tells as code."""
+    return " ".join([rule.because, *([re.sub(r"\{(.*?)\}", r"`\1`", rule.details)] if rule.details else [])])
+
+
 def rules_table(rules: Iterable[Rule], choices: t.Mapping[str, Decision]) -> Iterator[str]:
     rows = (
         (
             f"**{rule.id}**<br>rank {rule.rank}",
             condition(rule),
             outcome(rule, choices),
-            f"{rule.because}<br>*{source(rule)}*",
+            f"{why(rule)}<br>*{source(rule)}*",
         )
         for rule in rules
     )

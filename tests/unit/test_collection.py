@@ -22,15 +22,17 @@ ROOMS = {
     "_pve": {"_policy", "_core"},
     "_image": {"_policy", "_core"},
     "_windows": {"_policy", "_core"},
-    "_ansible": {"_pve", "_image", "_windows", "_policy", "_core"},
-    "modules": {"_ansible", "_pve", "_image", "_windows", "_policy", "_core"},
+    "_bench": {"_image", "_policy", "_core"},
+    "_ansible": {"_bench", "_pve", "_image", "_windows", "_policy", "_core"},
+    "modules": {"_ansible", "_bench", "_pve", "_image", "_windows", "_policy", "_core"},
     "action": {"_image", "_policy", "_core"},
-    "filter": {"_windows", "_policy", "_core"},
+    "filter": {"_bench", "_windows", "_policy", "_core"},
     "doc_fragments": set(),
 }
 # What a room may import beside the standard library.
 LIBRARIES = {
     "_policy": {"jmespath"},
+    "_bench": {"matplotlib"},
     "_pve": {"proxmoxer", "requests", "urllib3"},
     "_ansible": {"ansible"},
     "action": {"ansible"},

@@ -14,7 +14,7 @@ from .rule import HARD, Rule, checked
 _DRIVE = "qemu-server 9.2.6, PVE/QemuServer/Drive.pm"
 _QEMU_SERVER = "qemu-server 9.2.6, PVE/QemuServer.pm"
 #: Cache modes with which QEMU does not open the image with O_DIRECT.
-_HOST_CACHED = ("writethrough", "writeback", "unsafe")
+HOST_CACHED = ("writethrough", "writeback", "unsafe")
 
 
 def _quoted(names: tuple[str, ...]) -> str:
@@ -75,7 +75,7 @@ CONSTRAINTS: tuple[Rule, ...] = checked(
         Rule(
             id="native-needs-direct",
             rank=HARD,
-            when=f"contains([{_quoted(_HOST_CACHED)}], chosen.cache)",
+            when=f"contains([{_quoted(HOST_CACHED)}], chosen.cache)",
             forbids={"aio": ("native",)},
             because="aio=native needs a cache mode without the host's cache. Proxmox VE takes the pair, and the guest"
             " does not start.",
@@ -86,7 +86,7 @@ CONSTRAINTS: tuple[Rule, ...] = checked(
             id="direct-for-native",
             rank=HARD,
             when="fixed.aio == 'native'",
-            forbids={"cache": _HOST_CACHED},
+            forbids={"cache": HOST_CACHED},
             because="aio=native needs a cache mode without the host's cache: none or directsync. With another one the"
             " guest does not start.",
             source=f"{_DRIVE} (aio_cmdline_option); QEMU block/file-posix.c: aio=native requires cache.direct=on",

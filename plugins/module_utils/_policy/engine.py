@@ -45,7 +45,7 @@ def make_policy(name: str, rules: Iterable[Rule]) -> Policy:
     """A policy of rules that were checked."""
     ordered = sorted(rules, key=lambda rule: rule.rank)
     by_choice = {choice: tuple(rule for rule in ordered if choice in rule.decides) for choice in CHOICES}
-    looked_at = {path for rule in ordered for path in rule.condition.literals}
+    looked_at = {path for rule in ordered for path in (*rule.condition.literals, *rule.told)}
     positions = tuple(position for position, path in enumerate(FACTS) if path in looked_at)
     return Policy(name, MappingProxyType({rule.id: rule for rule in ordered}), MappingProxyType(by_choice), positions)
 
@@ -147,10 +147,10 @@ def _recommend(
             for rule in policy.by_choice[name]
             if (rule.condition.holds(world) if rule.condition.needs_choices else rule.id in by_facts)
         ]
-        choice = _decided(name, decided[name], rules) if name in decided else _choose(name, rules)
+        choice = _decided(name, decided[name], rules, world) if name in decided else _choose(name, rules, world)
         choices[name] = choice
         world[f"{CHOSEN}.{name}"] = choice.value
-        against += ((rule, _objection(choice, rule)) for rule in rules if _forbids(rule, choice))
+        against += ((rule, _objection(choice, rule, world)) for rule in rules if _forbids(rule, choice))
     return Recommendation(
         policy.name,
         MappingProxyType(choices),
@@ -167,8 +167,8 @@ def _holding(policy: Policy, known: tuple[object, ...]) -> frozenset[str]:
     return frozenset(rule.id for rule in rules if rule.condition.holds(world))
 
 
-def _decided(name: str, value: str | None, rules: list[Rule]) -> Choice:
-    best = _choose(name, rules)
+def _decided(name: str, value: str | None, rules: list[Rule], world: Mapping[str, object]) -> Choice:
+    best = _choose(name, rules, world)
     otherwise = Otherwise(best.value, best.rule, best.reason) if best.value != value else None
     return Choice(name, value, DECIDED, "It was decided before the policy was asked.", otherwise=otherwise)
 
@@ -177,11 +177,11 @@ def _forbids(rule: Rule, choice: Choice) -> bool:
     return choice.value in rule.forbids.get(choice.name, ())
 
 
-def _objection(choice: Choice, rule: Rule) -> Objection:
-    return Objection(choice.name, choice.value, rule.id, rule.because, rule.source, rule.severity)
+def _objection(choice: Choice, rule: Rule, world: Mapping[str, object]) -> Objection:
+    return Objection(choice.name, choice.value, rule.id, rule.reason(world), rule.source, rule.severity)
 
 
-def _choose(name: str, rules: list[Rule]) -> Choice:
+def _choose(name: str, rules: list[Rule], world: Mapping[str, object]) -> Choice:
     """One choice from the rules that hold: the highest that sets it, unless one of its rank or higher forbids that."""
     against: dict[str | None, Rule] = {}
     setting: list[Rule] = []
@@ -191,16 +191,17 @@ def _choose(name: str, rules: list[Rule]) -> Choice:
         if name in rule.sets and rule.sets[name] not in against:
             setting.append(rule)
     value, winner = (setting[0].sets[name], setting[0]) if setting else _remaining(name, against)
+    reason = winner.reason(world)
     rejected = {
-        rule.sets[name]: Rejected(rule.sets[name], winner.id, winner.because, rule.id)
+        rule.sets[name]: Rejected(rule.sets[name], winner.id, reason, rule.id)
         for rule in reversed(setting)
         if rule.sets[name] != value
     }
     for other, rule in against.items():
         if other != value:
-            rejected.setdefault(other, Rejected(other, rule.id, rule.because))
+            rejected.setdefault(other, Rejected(other, rule.id, rule.reason(world)))
     found = tuple(rejected.values())
-    return Choice(name, value, winner.id, winner.because, winner.source, winner.since, winner.severity, found)
+    return Choice(name, value, winner.id, reason, winner.source, winner.since, winner.severity, found)
 
 
 def _remaining(name: str, against: Mapping[str | None, Rule]) -> tuple[str | None, Rule]:

@@ -150,6 +150,41 @@ _BOTH = "the cluster, else the storage's type"
 _USER = "you"
 _QUIET = "rules about it stay silent"
 
+_BENCHMARK = "the role disk_benchmark, or you"
+_CACHES = ("none", "directsync", "writethrough", "writeback", "unsafe")
+_AIOS = ("native", "threads", "io_uring")
+
+
+def _measured(name: str, plural: str, what: str, values: tuple[str, ...]) -> tuple[Fact, ...]:
+    """What a benchmark can say about one choice."""
+    group = "measurements"
+    return (
+        Fact(f"{group}.fastest_{name}", Kind.CHOICE, f"fastest {what} in your benchmark", _BENCHMARK, _QUIET, values),
+        Fact(
+            f"{group}.equal_{plural}",
+            Kind.LIST,
+            f"the fastest, and every other {what} that your benchmark can't tell from it",
+            _BENCHMARK,
+            _QUIET,
+            values,
+        ),
+        Fact(
+            f"{group}.{name}_difference",
+            Kind.NUMBER,
+            "by how many per cent the fastest is ahead of the next, or the equal ones differ",
+            _BENCHMARK,
+            "the reason does not say it",
+        ),
+        Fact(
+            f"{group}.{name}_noise",
+            Kind.NUMBER,
+            "the per cent up to which a difference is noise",
+            _BENCHMARK,
+            "the reason does not say it",
+        ),
+    )
+
+
 _ROWS: tuple[Fact, ...] = (
     Fact(
         "guest.os_family",
@@ -268,24 +303,11 @@ _ROWS: tuple[Fact, ...] = (
     Fact("need.capacity", Kind.CHOICE, "how much room the storage has for it", _USER, _QUIET, ("ample", "tight")),
     Fact("need.overcommit", Kind.BOOL, "whether guests are promised more than the storage has", _USER, _QUIET),
     Fact("team.formats", Kind.LIST, "formats that the administrators are at home with", _USER, _QUIET, FORMATS),
-    Fact("measurements.fastest_format", Kind.CHOICE, "fastest format in your benchmark", _USER, _QUIET, FORMATS),
-    Fact("measurements.fastest_bus", Kind.CHOICE, "fastest bus in your benchmark", _USER, _QUIET, DISK_BUSES),
-    Fact(
-        "measurements.fastest_cache",
-        Kind.CHOICE,
-        "fastest cache mode in your benchmark",
-        _USER,
-        _QUIET,
-        ("none", "directsync", "writethrough", "writeback", "unsafe"),
-    ),
-    Fact(
-        "measurements.fastest_aio",
-        Kind.CHOICE,
-        "fastest kind of I/O in your benchmark",
-        _USER,
-        _QUIET,
-        ("native", "threads", "io_uring"),
-    ),
+    Fact("measurements.run", Kind.TEXT, "which benchmark it was, and when", _BENCHMARK, "the reason does not say it"),
+    *_measured("format", "formats", "format", FORMATS),
+    *_measured("bus", "buses", "bus", DISK_BUSES),
+    *_measured("cache", "caches", "cache mode", _CACHES),
+    *_measured("aio", "aios", "kind of I/O", _AIOS),
 )
 
 #: By path.

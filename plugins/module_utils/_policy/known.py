@@ -19,6 +19,7 @@ _Sections = Mapping[str, Mapping[str, object]]
 _NOTHING: Mapping[str, object] = MappingProxyType({})
 #: Groups of facts about some guests or storages, beside the groups that are about all.
 GUESTS, STORAGES = "guests", "storages"
+_MEASURED = "measurements"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +28,12 @@ class Known:
 
     :param general: about everything.
     :param guests: about one guest, by its name or number.
-    :param storages: about one storage, by its name: the group ``storage`` alone.
+    :param storages: about one storage, by its name: the groups ``storage`` and ``measurements``.
     """
 
     general: _Sections = field(default_factory=lambda: MappingProxyType({}))
     guests: Mapping[str, _Sections] = field(default_factory=lambda: MappingProxyType({}))
-    storages: Mapping[str, Mapping[str, object]] = field(default_factory=lambda: MappingProxyType({}))
+    storages: Mapping[str, _Sections] = field(default_factory=lambda: MappingProxyType({}))
 
     def facts(
         self, guest: Guest, storage: Storage | None, pve_version: str | None = None, extra: _Sections | None = None
@@ -46,7 +47,7 @@ class Known:
             cluster["storage"] = storage_facts(storage, pve_version)
         layers = [self.general, self.guests.get(str(guest.vmid), {}), self.guests.get(guest.name, {})]
         if storage is not None and storage.name in self.storages:
-            layers.append({"storage": self.storages[storage.name]})
+            layers.append(self.storages[storage.name])
         return read_facts(_merged([*layers, extra or {}]), cluster)
 
 
@@ -65,12 +66,12 @@ def read_known(data: Mapping[str, object] | None) -> Known:
     """
     given = dict(data or {})
     guests = _by_name(given.pop(GUESTS, None), GUESTS)
-    storages = _by_name(given.pop(STORAGES, None), STORAGES)
+    storages = {name: _of_storage(one) for name, one in _by_name(given.pop(STORAGES, None), STORAGES).items()}
     problems: list[str] = []
     for where, sections in (
         ("", given),
         *((f"{GUESTS}: {name}: ", sections) for name, sections in guests.items()),
-        *((f"{STORAGES}: {name}: ", {"storage": values}) for name, values in storages.items()),
+        *((f"{STORAGES}: {name}: ", sections) for name, sections in storages.items()),
     ):
         try:
             read_facts(sections)
@@ -78,7 +79,15 @@ def read_known(data: Mapping[str, object] | None) -> Known:
             problems.extend(f"{where}{line}" for line in str(error).splitlines())
     if problems:
         raise ParseError("\n".join(problems))
-    return Known(_sections(given), {name: _sections(value) for name, value in guests.items()}, storages)
+    by_name = ({name: _sections(value) for name, value in named.items()} for named in (guests, storages))
+    return Known(_sections(given), *by_name)
+
+
+def _of_storage(data: Mapping[str, object]) -> Mapping[str, object]:
+    """Facts about a storage stand there by their names, and what was measured on it below ``measurements``."""
+    facts = dict(data)
+    measured = facts.pop(_MEASURED, None)
+    return {"storage": facts, _MEASURED: measured}
 
 
 def _sections(data: Mapping[str, object]) -> _Sections:

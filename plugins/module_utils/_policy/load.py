@@ -128,6 +128,7 @@ def _read_rule(identity: str, entry: Mapping[object, object], where: str, site: 
         rank=_rank(entry.get("rank"), rule.rank, problems),
         when=_when(entry.get("when"), rule.when, problems),
         because=str(entry.get("because") or rule.because),
+        details="" if entry.get("because") else rule.details,
         source=str(entry.get("source") or rule.source),
         since=_bound("since", entry.get("since"), rule.since, problems),
         until=_bound("until", entry.get("until"), rule.until, problems),

@@ -6,17 +6,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from .choices import CHOICES
 from .conditions import CHOSEN, Condition, compile_condition
+from .facts import FACTS
 
 SEVERITIES = ("info", "warning", "danger")
 #: The rank of hard constraints, which nothing overrides, and the one of a site's rules that name none.
 HARD, SITE = 100, 90
 ALWAYS = "`true`"
+_FACT_IN_TEXT = re.compile(r"\{([a-z_.]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class Rule:
     :param sets: a value for each choice that it makes, ``None`` to leave it to PVE.
     :param forbids: the values that it rules out, ``None`` for PVE's default.
     :param because: a sentence for the user.
+    :param details: one more, with facts in braces, ``{measurements.run}``; it is said if all of them are known.
     :param source: who says so: PVE's documentation or source file with its version, the chapter, a measurement.
     :param since: the first PVE version that it holds for, ``""`` for all.
     :param until: the last one, ``""`` for all.
@@ -44,6 +48,18 @@ class Rule:
     since: str = ""
     until: str = ""
     severity: str = "info"
+    details: str = ""
+
+    @property
+    def told(self) -> tuple[str, ...]:
+        """The facts that :attr:`details` tells."""
+        return tuple(_FACT_IN_TEXT.findall(self.details))
+
+    def reason(self, world: Mapping[str, object]) -> str:
+        """Why, with what is known: facts by path."""
+        if not self.details or any(world.get(path) is None for path in self.told):
+            return self.because
+        return f"{self.because} {_FACT_IN_TEXT.sub(lambda match: _in_words(world[match[1]]), self.details)}"
 
     @property
     def condition(self) -> Condition:
@@ -56,6 +72,12 @@ class Rule:
         return frozenset((*self.sets, *self.forbids))
 
 
+def _in_words(fact: object) -> str:
+    if isinstance(fact, (list, tuple)):
+        return " and ".join(map(str, fact))
+    return f"{fact:g}" if isinstance(fact, float) else str(fact)
+
+
 def row_problem(rule: Rule) -> str | None:
     """What is wrong with the shape of a rule, as far as that is cheap to see, or ``None``."""
     if not rule.decides:
@@ -65,6 +87,9 @@ def row_problem(rule: Rule) -> str | None:
     for name in rule.decides:
         if name not in CHOICES:
             return f"there is no choice '{name}'; there are {', '.join(CHOICES)}"
+    unknown = [path for path in rule.told if path not in FACTS]
+    if unknown:
+        return f"details: there is no fact '{unknown[0]}'"
     for name, value in rule.sets.items():
         if value in rule.forbids.get(name, ()):
             return f"it sets and forbids {name}={value}"

@@ -154,7 +154,7 @@ def comparisons(draw: st.DrawFn) -> str:
     fact = FACTS[path]
     if fact.kind is Kind.BOOL:
         return draw(st.sampled_from((path, f"{path} == `true`", f"{path} == `false`", f"{path} == `null`")))
-    if fact.kind is Kind.VERSION:
+    if fact.kind in (Kind.VERSION, Kind.NUMBER):
         sign = draw(st.sampled_from(("<", "<=", "==", ">=", ">")))
         number = draw(st.sampled_from(("8.4", "9.0", "10.0")))
         return draw(st.sampled_from((f"{path} {sign} `{number}`", f"`{number}` {sign} {path}")))
@@ -181,6 +181,7 @@ def worlds(draw: st.DrawFn) -> dict[str, Any]:
         known: dict[Kind, st.SearchStrategy[Any]] = {
             Kind.BOOL: st.booleans(),
             Kind.VERSION: st.sampled_from((8.4, 9.0, 9.2, 10.0)),
+            Kind.NUMBER: st.sampled_from((-1.5, 8.4, 9.0, 30.0)),
             Kind.CHOICE: st.sampled_from(fact.choices or ("x",)),
             Kind.LIST: st.lists(st.sampled_from(fact.choices or ("x",)), unique=True),
         }

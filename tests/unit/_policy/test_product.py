@@ -123,6 +123,8 @@ def fact_values(path: str) -> st.SearchStrategy[Any]:
         return st.none() | st.lists(st.sampled_from(fact.choices), min_size=1, unique=True)
     if fact.kind is Kind.VERSION:
         return st.sampled_from((None, "8.4", "9.0", "9.2", "10.0", "11.0"))
+    if fact.kind is Kind.NUMBER:
+        return st.sampled_from((None, 0, "2.5", -3.5))
     return st.sampled_from((None, "tank"))
 
 
