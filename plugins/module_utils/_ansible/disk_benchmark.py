@@ -180,8 +180,13 @@ class DiskBenchmark:
             data |= {"benchmark": self._results.as_json(), "results_file": self._state.results_path}
         if self._prepared is not None:
             data["plan"] = self._plan(self._prepared)
-        warnings = [] if self._results is None or not self._changed else list(self._results.notes)
-        return Result(data, changed=self._changed, diff=self._diff(), warnings=warnings)
+        return Result(data, changed=self._changed, diff=self._diff(), warnings=list(self._warnings()))
+
+    def _warnings(self) -> t.Iterator[str]:
+        if self._prepared is not None and self._prepared.machine.accelerator != "kvm":
+            yield "There is no KVM: QEMU translates the guest's instructions, so that latencies mean little"
+        if self._prepared is not None and self._results is not None:
+            yield from self._results.notes
 
     def _plan(self, prepared: Prepared) -> dict[str, t.Any]:
         plan, done = prepared.plan, self._done(prepared.plan)

@@ -15,6 +15,7 @@ import typing as t
 from dataclasses import replace
 
 from .._image.lock import held
+from .._policy.constraints import HOST_CACHED
 from . import scratch
 from .drive_options import drive_options
 from .errors import BenchError, GuestError
@@ -221,15 +222,11 @@ class Execution:
 
     def _remarks(self, runs: tuple[Run, ...]) -> Iterator[str]:
         environment, settings = self._prepared.environment, self._settings
-        if environment.accelerator != "kvm":
+        cached = sorted({one.cache for one in self._plan.combinations} & set(HOST_CACHED))
+        if cached and settings.size < environment.memory:
             yield (
-                "There was no KVM: QEMU translated the guest's instructions, so that latencies mean little, and what "
-                "is fast here is limited by the processor."
-            )
-        if settings.size < environment.memory:
-            yield (
-                "The volumes are smaller than the node's memory: with the cache modes writeback, writethrough and "
-                "unsafe, reads are measured from memory as soon as they have come once."
+                "The volumes are smaller than the node's memory: with the cache modes that use it "
+                f"({', '.join(cached)}), reads are measured from memory as soon as they have come once."
             )
         failed = sum(bool(run.error) for run in runs)
         if failed:

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.disk_benchmark import DiskBenchmark, spec
 from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.runner import Result
+from ansible_collections.diskwright.proxmox.plugins.module_utils._bench import prepare, scratch
 from ansible_collections.diskwright.proxmox.plugins.module_utils._bench import run as execution
-from ansible_collections.diskwright.proxmox.plugins.module_utils._bench import scratch
 from ansible_collections.diskwright.proxmox.plugins.module_utils._bench.results import Results, load
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.errors import DiskwrightError
 from lab import Lab, node
@@ -53,6 +53,8 @@ def place(tmp_path: Path) -> Path:
 @pytest.fixture
 def options(tmp_path: Path, place: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """Options for a small run with the stand-ins."""
+    monkeypatch.setattr(prepare, "accelerator", lambda machine: "tcg")  # the stand-ins would do with KVM as well
+    monkeypatch.setattr(scratch, "PATTERN_BYTES", 4 * scratch.MIB)
     found = pretend.machine(tmp_path / "pretend", monkeypatch)
     return {**SMALL, **found, "places": [str(place)], "state_dir": str(tmp_path / "state")}
 
@@ -121,6 +123,17 @@ def test_a_run_measures_all_and_frees_its_volumes(options: dict[str, Any], place
     assert sorted(path.name for path in folder(options).iterdir()) == [
         "results.json", "run.json", "scratch.json", "trials"
     ]  # fmt: skip
+
+
+def test_what_makes_results_worth_less_is_said(options: dict[str, Any]) -> None:
+    kvm = "There is no KVM: QEMU translates the guest's instructions, so that latencies mean little"
+    memory = "The volumes are smaller than the node's memory: with the cache modes that use it (unsafe, writeback), "
+    asked = {**options, "caches": ["none", "unsafe", "writeback"]}
+    assert run(asked, check=True).warnings == [kvm]
+    result = run(asked)
+    assert result.warnings == [kvm, f"{memory}reads are measured from memory as soon as they have come once."]
+    assert list(document(result).notes) == result.warnings[1:]
+    assert run({**options, "name": "direct"}).warnings == [kvm]
 
 
 def test_a_second_run_gives_the_results_and_starts_nothing(options: dict[str, Any], tmp_path: Path) -> None:
