@@ -9,6 +9,7 @@ import re
 from typing import Any
 
 import tomllib
+import pytest
 import yaml
 from tools import checkout
 from unit.test_collection import LIBRARIES, PLUGINS
@@ -17,6 +18,8 @@ TOP = checkout.TOP
 README = (TOP / "README.md").read_text("utf-8")
 # Brought along by another library, or needed on the controller, where Ansible brings it.
 NOT_ASKED_FOR = {"ansible", "urllib3"}
+# Wanted by one thing that not everybody does, whose guide says so; without it there is a clear error.
+OPTIONAL = {"matplotlib": "docs/benchmark.md"}
 
 
 def data(name: str) -> Any:
@@ -63,8 +66,14 @@ def test_the_oldest_python() -> None:
 
 def test_the_libraries() -> None:
     imported = {name for names in LIBRARIES.values() for name in names} - NOT_ASKED_FOR
-    assert needed().keys() == imported
+    assert needed().keys() == imported - OPTIONAL.keys()
     assert [name for name in needed() if f"`{name}`" not in README] == []
+
+
+@pytest.mark.parametrize(("name", "guide"), OPTIONAL.items())
+def test_the_guides_ask_for_what_is_optional(name: str, guide: str) -> None:
+    assert name in {name for names in LIBRARIES.values() for name in names}
+    assert f"`{name}`" in (TOP / guide).read_text("utf-8")
 
 
 def test_the_documentation_asks_for_what_is_needed() -> None:
