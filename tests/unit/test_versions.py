@@ -8,8 +8,8 @@ import ast
 import re
 from typing import Any
 
-import tomllib
 import pytest
+import tomllib
 import yaml
 from tools import checkout
 from unit.test_collection import LIBRARIES, PLUGINS
