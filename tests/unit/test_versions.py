@@ -15,8 +15,8 @@ from unit.test_collection import LIBRARIES, PLUGINS
 
 TOP = checkout.TOP
 README = (TOP / "README.md").read_text("utf-8")
-# Brought along by another library, or needed on the controller, where Ansible brings it.
-NOT_ASKED_FOR = {"ansible", "urllib3"}
+# Brought along by another library, needed on the controller, where Ansible brings it, or for charts alone.
+NOT_ASKED_FOR = {"ansible", "urllib3", "matplotlib"}
 
 
 def data(name: str) -> Any:
