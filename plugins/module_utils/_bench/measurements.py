@@ -7,7 +7,8 @@
 In each of format, bus, cache mode and kind of I/O, values are compared by combinations that differ in nothing else,
 over all workloads. One is called the fastest only if it is ahead of all others by more than the noise. Those that
 nothing speaks against are called equal: the mean of all workloads is within the noise, and no single workload is slower
-by twice the noise, so that a mean can't hide that commits are slow.
+by twice the noise, so that a mean can't hide that commits are slow. Where the noise is large, nothing is called equal:
+that no difference was found means something only where one would have been found.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from .statistics import EQUAL, FASTER, LOSES_DATA, UNCLEAR, Analysis, Verdict, a
 
 #: What is compared, and the names of the lists of equal ones.
 _LISTS: t.Final = {"format": "equal_formats", "bus": "equal_buses", "cache": "equal_caches", "aio": "equal_aios"}
+#: The noise above which nothing is called equal.
+TOO_NOISY: t.Final = 0.1
 # No speed makes up for what these cost, so they are not in the race.
 _OUT_OF_RACE: t.Final = {"cache": (LOSES_DATA,), "format": ("vmdk",)}
 
@@ -43,7 +46,8 @@ class Rival:
     @property
     def equal(self) -> bool:
         """Whether nothing speaks against the other."""
-        return self.overall.word == FASTER or (self.overall.word == EQUAL and not self.slower)
+        equal = self.overall.word == EQUAL and self.overall.noise <= TOO_NOISY and not self.slower
+        return equal or self.overall.word == FASTER
 
 
 def measurements(results: Results) -> dict[str, dict[str, t.Any]]:
@@ -54,7 +58,8 @@ def measurements(results: Results) -> dict[str, dict[str, t.Any]]:
 
 
 def _name(results: Results) -> str:
-    return f"{results.id} of {results.started[:10]}"
+    date = results.started[:10]
+    return results.id if date in results.id else f"{results.id} of {date}"
 
 
 def _facts(analysis: Analysis, place: str) -> dict[str, t.Any]:

@@ -10,10 +10,11 @@ import typing as t
 
 from .charts import Axis, Line, chart
 from .results import Results
-from .statistics import LOSES_DATA, Analysis, Cell, analyse
-from .words import Labels, three_digits, time_text, value_text
+from .statistics import LOSES_DATA, Analysis, Cell, Series, analyse
+from .words import Labels, three_digits, time_text
 from .workloads import Workload
 
+_MIB: t.Final = 1024**2
 _LATENCY: t.Final = Axis("latency of one operation, logarithmic: median, 95 %, 99 %, 99.9 %", time_text)
 
 
@@ -31,15 +32,20 @@ def _drawn(analysis: Analysis, workload: Workload, labels: Labels) -> str:
     cells.sort(key=lambda cell: -cell.speed.median)
     if not cells:
         return ""
-    what = {"iops": "operations in a second", "bandwidth": "bytes in a second", "latency": "median latency"}
+    what = {"iops": "operations in a second", "bandwidth": "MiB in a second", "latency": "median latency"}
     title = f"{what[workload.measures]}, {'more' if workload.more_is_better else 'less'} is better"
-    tell = three_digits if workload.measures == "iops" else lambda value: value_text(workload, value)
-    values = Axis(title, tell)
-    return chart([_line(cell, labels) for cell in cells], values, _LATENCY, _noise(analysis, workload))
+    unit = _MIB if workload.measures == "bandwidth" else 1
+    noise = _noise(analysis, workload)
+    return chart(
+        [_line(cell, labels, unit) for cell in cells],
+        Axis(title, time_text if workload.measures == "latency" else three_digits),
+        _LATENCY,
+        None if noise is None else (noise[0] / unit, noise[1] / unit),
+    )
 
 
-def _line(cell: Cell, labels: Labels) -> Line:
-    series, one = cell.series, cell.latency
+def _line(cell: Cell, labels: Labels, unit: int) -> Line:
+    series, one = Series(tuple(value / unit for value in cell.series.values)), cell.latency
     return Line(
         labels(cell.combination),
         series.median,

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from .._core.size import human_size
 from .combination import Combination
 from .compare import Comparison
-from .measurements import measurements
+from .measurements import TOO_NOISY, measurements
 from .plan import in_words
 from .results import Durability, PlaceRecord, Results
 from .statistics import EQUAL, LOSES_DATA, UNCLEAR, Analysis, Cell, Verdict, analyse, compare, mean
@@ -52,6 +52,7 @@ def report_data(results: Results) -> Row:
         "rows": rows,
         "nulls": list(_nulls(analysis)),
         "durability": _durability(results, labels),
+        "crashes": list(dict.fromkeys(row.how for row in results.durability)),
         "environment": _environment(results),
         "places": [_place(place) for place in results.environment.places],
         "method": _method(results),
@@ -125,6 +126,14 @@ def _warnings(analysis: Analysis) -> Iterator[str]:
             " disks do. Latencies mean little, and differences between formats, buses and cache modes look smaller than"
             " they are."
         )
+    noises = {(place, row.title): analysis.noise(place, row) for place in _places(results) for row in results.rows}
+    large = {key: noise for key, noise in noises.items() if noise is not None and noise > TOO_NOISY}
+    loud = [f"{title} on {place} ({percent(noise)} %)" for (place, title), noise in large.items()]
+    if loud:
+        yield (
+            f"It was too noisy for small differences: {listed(loud)}. Measure again with more rounds, or longer, while"
+            " nothing else uses the node and its storage."
+        )
     if not results.finished:
         yield "It was not finished: what is missing was not measured, and nothing is guessed in its place."
     broken = [null for null in analysis.nulls.values() if not null.holds]
@@ -150,7 +159,7 @@ def _answers(analysis: Analysis, place: str, facts: Mapping[str, t.Any]) -> Iter
         elif equal in facts:
             kind, text = EQUAL, f"{listed(facts[equal])} can't be told apart: they differ by {difference:g} %."
         else:
-            kind, text = "unclear", "No answer: none is ahead of all others, and none is as fast as the fastest."
+            kind, text = "unclear", "No answer: none is ahead of all others by more than the noise, or surely as fast."
         tail = f" Up to {noise:g} % is noise." if noise is not None else ""
         yield {"place": place, "choice": title, "kind": kind, "text": text + tail}
 
@@ -250,7 +259,8 @@ def _nulls(analysis: Analysis) -> Iterator[Row]:
 
 
 def _durability(results: Results, labels: Labels) -> list[Row]:
-    return [_crash(row, labels(results.combination(row.combination))) for row in results.durability]
+    rows = sorted(results.durability, key=lambda row: (row.crash, -row.lost))
+    return [_crash(row, labels(results.combination(row.combination))) for row in rows]
 
 
 def _crash(row: Durability, label: str) -> Row:

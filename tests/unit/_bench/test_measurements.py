@@ -28,7 +28,7 @@ def test_equal_within_the_noise() -> None:
     assert "fastest_format" not in found
     assert found["format_difference"] < found["format_noise"] < 8
     assert found["equal_buses"] == ["scsi", "virtio"]
-    assert found["run"] == "2026-01-05-fast of 2026-01-05"
+    assert found["run"] == "2026-01-05-fast"
 
 
 def test_faster_than_the_noise() -> None:
@@ -43,6 +43,11 @@ def test_faster_than_the_noise() -> None:
     assert found["format_difference"] == pytest.approx(25, abs=2)
     assert found["bus_difference"] == pytest.approx(10, abs=2)
     assert not any(name.startswith("equal") for name in found)
+
+
+def test_what_is_too_noisy_is_not_called_equal() -> None:
+    found = facts(results({BASE: 1, QCOW2: 0.9}, spread=0.4))
+    assert not {"equal_formats", "fastest_format", "format_noise"} & set(found)
 
 
 def test_slower_with_one_workload_is_not_equal() -> None:
