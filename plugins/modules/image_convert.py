@@ -194,6 +194,7 @@ notes:
     line at each tenth and at the end.
   - If the play is interrupted, the module on the node notices within two minutes that nobody asks any more, and ends.
     The same task goes on where it was. It waits O(lock_timeout) for a run that has not ended yet.
+  - If the module is killed on the node, or the node is started anew, the task fails soon after and says so.
   - With C(async), C(environment) and C(become) it behaves like any other module. With C(async) there is no progress.
   - Raw bytes are copied by the kernel where they can be, qcow2 images are made by the node's own C(qemu-img), which
     also reads qcow2, VHD, VHDX and VDI. It never opens a VMDK or raw image.

@@ -16,7 +16,7 @@ from .._image.copy import Throttle
 from .._image.errors import ImageError
 from .._image.orders import CLUSTER_SIZES, FORMATS, PREALLOCATIONS, Order, Verify, problems
 from .._image.plans import Action
-from .._image.progress import Progress, reported
+from .._image.progress import Progress, reported, sweep
 from .._image.work import Outcome, Settings
 from .runner import Result
 
@@ -103,6 +103,7 @@ class ImageConvert:
     def execute(self) -> None:
         """Convert."""
         _be_nice(self._params["nice"], self._params["ionice"])
+        sweep(os.path.join(self._params["state_dir"], "progress"))
         with reported(self._params["progress_file"] or "", self._progress):
             self._outcomes = run_all(self._conversions(), self._params["concurrency"], write=True)
 
