@@ -19,7 +19,7 @@ if t.TYPE_CHECKING:
     from .worker import Worker
 
 #: What to do about a run that was ended.
-AGAIN = "What is written so far is kept; run again: it goes on from there"
+AGAIN = "What is safely written is kept; run again: it goes on from there"
 #: Seconds for a module that is gone to have left its result, and for one that was started to say its first word.
 _GRACE, _SILENT = 10.0, 300.0
 
