@@ -115,14 +115,16 @@ def test_progress_is_shown(tmp_path: Path) -> None:
 def test_refusals_come_through(flags: tuple[str, ...], tmp_path: Path) -> None:
     source(tmp_path / "source")
     os.truncate(tmp_path / "source" / "web.vmdk", 300_000)
-    senseless = converting(tmp_path, concurrency=0, nice=40, compress=True, format="raw")
+    senseless = converting(tmp_path, concurrency=0, nice=40, compress=True, format="raw", dest="out.raw", size="10GB")
     tasks = [{**converting(tmp_path), "ignore_errors": True}, {**senseless, "name": "Senseless"}]
     run = run_playbook(play(tasks), {}, *flags)
     assert run.code == 2, run.text
     refused, senseless = run.task("Convert").result, run.task("Senseless").result
     assert refused["images"][0]["code"]
     assert not refused["changed"]
-    assert senseless["msg"].count("\n") == 2
+    assert senseless["msg"].count("\n") == 4
+    assert f"{tmp_path}/source/web.vmdk: size '10GB' could mean powers of 1000 or of 1024" in senseless["msg"]
+    assert f"{tmp_path}/source/web.vmdk: dest=out.raw is no absolute path" in senseless["msg"]
     assert "nice=40 is out of range; allowed is -20 to 19" in senseless["msg"]
     assert not (tmp_path / "out.qcow2").exists()
 

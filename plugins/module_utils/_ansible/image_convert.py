@@ -101,8 +101,9 @@ class ImageConvert:
         for one in images:
             try:
                 yield order(one)
-            except ParseError as error:
+            except ParseError as error:  # what else is wrong with it is told, too
                 self._problems.append(f"{one['path']}: {error}")
+                yield order({**one, "size": None})
 
     def prepare(self) -> None:
         """Refuse what makes no sense, all of it together. What is to be done is decided for each image by itself."""

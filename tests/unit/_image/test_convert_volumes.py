@@ -131,6 +131,13 @@ def test_refusals(words: dict[str, Any], says: str, storages: Storages, state: P
         assert volumes(storages, sid) == []
 
 
+@pytest.mark.parametrize(("vmid", "limit"), [(99, "minimum value of 100"), (10**9, "maximum value of 999999999")])
+def test_numbers_that_pve_takes_for_no_guest(vmid: int, limit: str, storages: Storages) -> None:
+    with pytest.raises(pvesm.PveError, match=f"vmid: value must have a {limit}"):
+        pvesm.allocate("local", vmid, f"vm-{vmid}-web.raw", MIB, "raw")
+    assert volumes(storages, "local") == []
+
+
 def test_thick_storage_needs_the_whole_size(state: Path, web: Path, tmp_path: Path, monkeypatch: Any) -> None:
     thick = {"type": "lvm", "vgname": "vg", "content": "images", "total": 50 * MIB}
     lab = Lab(tmp_path / "lab", {"files": {}, "storages": {"thick": thick}})
