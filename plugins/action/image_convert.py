@@ -12,10 +12,12 @@ import time
 import typing as t
 import uuid
 
+from ansible import constants
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
-from ..module_utils._image.progress import SEEN, Report, read
+from ..module_utils._image.progress import SEEN, Report
+from ..module_utils._image.watch import AGAIN, Watch
 
 #: The module's default.
 _STATE_DIR = "/var/lib/diskwright"
@@ -32,6 +34,7 @@ class ActionModule(ActionBase):
 
     _supports_async = True
     _supports_check_mode = True
+    _headed = False
 
     def run(self, tmp: str | None = None, task_vars: dict[str, t.Any] | None = None) -> dict[str, t.Any]:
         """Run the task."""
@@ -77,19 +80,21 @@ class ActionModule(ActionBase):
         The reader's mark tells the module that somebody still waits for it. A look that fails is repeated: the
         connection may be back the next time, and if it is not, asking for the job says so.
         """
-        nap, asked = _FIRST, time.monotonic()
+        nap, asked, node = _FIRST, time.monotonic(), Watch()
         while True:
             time.sleep(nap)
             nap = min(nap * 1.3, _LONGEST)
-            seen = self._low_level_execute_command(f"touch {path}{SEEN}; cat {path}")
-            images = read(seen.get("stdout", "")) if seen.get("rc") == 0 else []
+            seen = self._low_level_execute_command(node.command(path))
+            images = node.look(seen.get("stdout", "") if seen.get("rc") == 0 else "")
             self._show(report.text(images))
             all_ended = bool(images) and all(one.phase in ("done", "failed") for one in images)
-            if all_ended or not images or time.monotonic() - asked > _ASK:
+            if all_ended or not images or node.gone or time.monotonic() - asked > _ASK:
                 asked = time.monotonic()
                 answer = self._asked(started, "status", variables)
                 if answer.get("finished") or "ansible_job_id" not in answer:
                     return answer
+                if node.lost:
+                    return {"failed": True, "msg": node.loss}
 
     def _asked(self, started: dict[str, t.Any], mode: str, variables: dict[str, t.Any]) -> dict[str, t.Any]:
         """Where the job's file is, it has said itself: its ~ is HOME, Ansible's the home in the password database."""
@@ -106,10 +111,21 @@ class ActionModule(ActionBase):
         host = "" if alone else str(variables.get("inventory_hostname", ""))
         return Report(host, shutil.get_terminal_size().columns if alone and _on_terminal() else 0)
 
-    @staticmethod
-    def _show(text: str) -> None:
+    def _show(self, text: str) -> None:
+        if text and not self._headed:
+            self._headed = True
+            if _banner_waits():
+                Display().display(f"\n{self._task.get_name()}:")
         if text:
             Display().display(text[:-1], newline=True, screen_only="\x1b" in text)
+
+
+def _banner_waits() -> bool:
+    """Whether Ansible shows a task's name only with its first result: what it does not show, it must know before."""
+    names = ("display_skipped_hosts", "display_ok_hosts")
+    return not all(
+        constants.config.get_config_value(name, plugin_type="callback", plugin_name="default") for name in names
+    )
 
 
 def _on_terminal() -> bool:
@@ -124,6 +140,10 @@ def _on_terminal() -> bool:
 
 
 def _as_of_the_module(answer: dict[str, t.Any]) -> dict[str, t.Any]:
-    """The module's result, without what async adds to it."""
+    """The module's result, without what async adds to it; async's own, if the module has left none, in words."""
+    if answer.get("failed") and "cmd" in answer and not answer.get("data", "-").strip():
+        said = str(answer.get("stderr", "")).strip()
+        why = f": {said}" if said else ": it was ended by somebody, or by the kernel for want of memory"
+        return {"failed": True, "msg": f"image_convert has ended on the node without a result{why}. {AGAIN}"}
     gone = {*_OF_ASYNC, *(name for name in _EMPTY if not answer.get(name))}
     return {name: value for name, value in answer.items() if name not in gone}

@@ -13,7 +13,8 @@ description:
     (without unpacking the archive), raw, qcow2, VHD, VHDX and VDI, to a file, or to a new volume on a Proxmox VE
     storage.
   - Every image is inspected first, and refused unless it is understood fully. What was inspected is what is read.
-  - It can be killed at any time, or the node can lose its power. The same task goes on where it was.
+  - It can be killed at any time, or the node can lose its power. The same task goes on where it was, or up to a few
+    seconds before.
   - The result is verified. What was written is read back from the disk and compared with what was read from the source,
     an OVA's files are held against the manifest, and a qcow2 image is checked.
   - A second run changes nothing and takes no time. A changed source and a damaged or missing target are noticed and
@@ -33,7 +34,9 @@ attributes:
     support: full
 options:
   path:
-    description: The image, its descriptor, or the OVA or OVF that it is in. Required unless O(images) is given.
+    description:
+      - The image, its descriptor, or the OVA or OVF that it is in, as an absolute path. Required unless O(images) is
+        given.
     type: path
   member:
     description: The disk in O(path), if that is an OVA, or the file that an OVF refers to.
@@ -46,8 +49,9 @@ options:
     default: raw
   dest:
     description:
-      - The file to make. While it is not finished it is called C(<dest>.partial). It can be read by the user that runs
-        the task, and by nobody else.
+      - The file to make, as an absolute path. While it is not finished it is called C(<dest>.partial). It can be read
+        by the user that runs the task, and by nobody else.
+      - If its ending is that of a format, such as C(.qcow2), it must be that of O(format).
       - Mutually exclusive with O(storage).
     type: path
   storage:
@@ -57,11 +61,13 @@ options:
       - Needs O(vmid).
     type: str
   vmid:
-    description: The guest that the volume is for. It need not exist yet. The volume is not attached to it.
+    description:
+      - The guest that the volume is for, from 100 up. It need not exist yet. The volume is not attached to it.
     type: int
   size:
     description:
-      - Size of the disk, if it is to be larger than the source, with a unit, V(64G).
+      - Size of the disk, if it is to be larger than the source, with a unit, V(64G). As everywhere in this collection a
+        plain number means GiB.
       - A smaller one is refused.
     type: str
   cluster_size:
@@ -194,6 +200,7 @@ notes:
     line at each tenth and at the end.
   - If the play is interrupted, the module on the node notices within two minutes that nobody asks any more, and ends.
     The same task goes on where it was. It waits O(lock_timeout) for a run that has not ended yet.
+  - If the module is killed on the node, or the node is started anew, the task fails soon after and says so.
   - With C(async), C(environment) and C(become) it behaves like any other module. With C(async) there is no progress.
   - Raw bytes are copied by the kernel where they can be, qcow2 images are made by the node's own C(qemu-img), which
     also reads qcow2, VHD, VHDX and VDI. It never opens a VMDK or raw image.
@@ -319,12 +326,12 @@ images:
       returned: always
       sample: true
     resumed:
-      description: Whether an earlier run had begun it.
+      description: Whether an earlier run had done a part of it, with which this one went on.
       type: bool
       returned: always
       sample: false
     needed:
-      description: Bytes that the target takes, at most.
+      description: Bytes that the target takes, at most. Beside them 64 MiB must be free.
       type: int
       returned: always
       sample: 12884901888

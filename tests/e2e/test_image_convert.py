@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -113,14 +115,16 @@ def test_progress_is_shown(tmp_path: Path) -> None:
 def test_refusals_come_through(flags: tuple[str, ...], tmp_path: Path) -> None:
     source(tmp_path / "source")
     os.truncate(tmp_path / "source" / "web.vmdk", 300_000)
-    senseless = converting(tmp_path, concurrency=0, nice=40, compress=True, format="raw")
+    senseless = converting(tmp_path, concurrency=0, nice=40, compress=True, format="raw", dest="out.raw", size="10GB")
     tasks = [{**converting(tmp_path), "ignore_errors": True}, {**senseless, "name": "Senseless"}]
     run = run_playbook(play(tasks), {}, *flags)
     assert run.code == 2, run.text
     refused, senseless = run.task("Convert").result, run.task("Senseless").result
     assert refused["images"][0]["code"]
     assert not refused["changed"]
-    assert senseless["msg"].count("\n") == 2
+    assert senseless["msg"].count("\n") == 4
+    assert f"{tmp_path}/source/web.vmdk: size '10GB' could mean powers of 1000 or of 1024" in senseless["msg"]
+    assert f"{tmp_path}/source/web.vmdk: dest=out.raw is no absolute path" in senseless["msg"]
     assert "nice=40 is out of range; allowed is -20 to 19" in senseless["msg"]
     assert not (tmp_path / "out.qcow2").exists()
 
@@ -148,17 +152,19 @@ def test_with_async_and_without_the_action_plugin(tmp_path: Path) -> None:
     assert read_back(tmp_path / "out.qcow2", "qcow2", tmp_path) == content()
 
 
-def test_interrupted_play_is_gone_on_with(tmp_path: Path) -> None:
-    """The play is killed; the module notices, or is killed with the node; the next play goes on."""
-    source(tmp_path / "source")
+@contextmanager
+def playing(tmp_path: Path, **words: Any) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A play that converts, in a process that leads a group, and the module's process on its node, at work."""
     book = tmp_path / "play.yml"
-    book.write_text(yaml.safe_dump(play([converting(tmp_path, bwlimit=512)])))
+    book.write_text(yaml.safe_dump(play([converting(tmp_path, **words)])))
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", "-c", "local", str(book)]
     command += ["-e", json.dumps({"ansible_python_interpreter": sys.executable})]
     running = subprocess.Popen(
         command,
         env={**os.environ, "ANSIBLE_HOME": str(tmp_path / "home")},
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
         start_new_session=True,
     )
     seen: list[Path] = []
@@ -167,9 +173,73 @@ def test_interrupted_play_is_gone_on_with(tmp_path: Path) -> None:
         time.sleep(0.1)
         files = list((tmp_path / "state").glob("progress/*.json.seen"))
         seen = [path for path in files if "convert" in path.with_suffix("").read_text()]
-    pid = json.loads(seen[0].with_suffix("").read_text())["pid"]
-    os.killpg(running.pid, signal.SIGKILL)
-    running.wait()
+    try:
+        yield running, json.loads(seen[0].with_suffix("").read_text())["pid"]
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
+
+
+def kill_with_its_starters(pid: int) -> None:
+    """Kill a module, and what async has put above it, from the top down, as if the node had lost its power."""
+    family = [pid]
+    while True:
+        stat = Path(f"/proc/{family[-1]}/stat").read_text().rpartition(")")[2].split()
+        above = Path(f"/proc/{stat[1]}/cmdline")
+        if stat[1] == "1" or "async_wrapper" not in above.read_text():
+            break
+        family.append(int(stat[1]))
+    assert len(family) > 1
+    for one in reversed(family):
+        os.kill(one, signal.SIGKILL)
+
+
+def test_module_that_is_gone_without_a_trace(tmp_path: Path) -> None:
+    """Neither the module nor async above it are there any more: the play ends, and the next one goes on."""
+    source(tmp_path / "source")
+    raw = {"format": "raw", "dest": str(tmp_path / "out.raw")}
+    with playing(tmp_path, bwlimit=512, **raw) as (running, pid):
+        kill_with_its_starters(pid)
+        said, _nothing = running.communicate(timeout=90)
+    assert running.returncode == 2
+    assert "image_convert is gone from the node and has left no result" in said
+    assert "run again: it goes on from there" in said
+    assert os.listdir(tmp_path / "state" / "progress") == []
+    assert run_playbook(play([converting(tmp_path, **raw)]), {}).code == 0
+    assert (tmp_path / "out.raw").read_bytes() == content()
+
+
+def test_module_that_was_killed(tmp_path: Path) -> None:
+    """By the kernel for want of memory, say; async is still there, and knows nothing but that."""
+    source(tmp_path / "source")
+    with playing(tmp_path, bwlimit=512) as (running, pid):
+        os.kill(pid, signal.SIGKILL)
+        said, _nothing = running.communicate(timeout=90)
+    assert running.returncode == 2
+    assert "image_convert has ended on the node without a result: it was ended by somebody, or by the kernel" in said
+    assert "json" not in said
+    assert "Traceback" not in said
+    assert os.listdir(tmp_path / "state" / "progress") == []
+
+
+def test_progress_has_a_heading_where_ansible_shows_none_yet(tmp_path: Path) -> None:
+    """Ansible keeps a task's name back until it knows that it wasn't skipped."""
+    source(tmp_path / "source")
+    task = converting(tmp_path, bwlimit=4096)
+    run = run_playbook(play([task]), {"ANSIBLE_DISPLAY_SKIPPED_HOSTS": "false"})
+    lines = run.stdout.splitlines()
+    first = next(number for number, text in enumerate(lines) if text.startswith("web.vmdk  "))
+    assert lines[first - 2 : first] == ["", "Convert:"]
+    assert lines.count("Convert:") == 1
+
+
+def test_interrupted_play_is_gone_on_with(tmp_path: Path) -> None:
+    """The play is killed; the module notices, or is killed with the node; the next play goes on."""
+    source(tmp_path / "source")
+    with playing(tmp_path, bwlimit=512) as (running, pid):
+        os.killpg(running.pid, signal.SIGKILL)
+        running.wait()
     assert Path(f"/proc/{pid}").exists()
     os.kill(pid, signal.SIGTERM)  # what it does itself two minutes later
     run: Run = run_playbook(play([converting(tmp_path)]), {})

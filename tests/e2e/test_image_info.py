@@ -197,3 +197,18 @@ def test_the_module_needs_no_other_package() -> None:
     done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
     foreign = set(json.loads(done.stdout)) - {"ansible", "ansible_collections"}
     assert not foreign & {"proxmoxer", "requests", "jmespath", "yaml", "dissect"}
+
+
+def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    """It can't be in a result as it is; the others are listed all the same."""
+    made, _content = GOOD_BY_NAME["raw"].make(tmp_path)
+    with open(os.path.join(os.fsencode(tmp_path), b"\xff\xfe.vmdk"), "wb") as file:
+        file.write(b"whatever")
+    run = run_playbook(play([{"name": "Look", NAME: {"path": str(tmp_path)}}]), {})
+    assert run.code == 0, run.text
+    images = {image["path"]: image["refused"] for image in run.task("Look").result["images"]}
+    reason = r"\xff\xfe.vmdk: has a name that is not UTF-8; rename it"
+    assert images == {
+        str(made): None,
+        rf"{tmp_path}/\xff\xfe.vmdk": {"code": "name-not-plain", "reason": reason},
+    }

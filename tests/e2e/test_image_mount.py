@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 import subprocess
@@ -116,7 +118,7 @@ def test_raw_through_fuse(tmp_path: Path, host: Host, system: Path) -> None:
     assert host.run(path=disk, backend="fuse").data["mount"]["backend"] == "fuse"
     assert seen(host.place) == FILES
     assert not host.run(path=disk).changed
-    with pytest.raises(DiskwrightError, match="backend=loop is asked for; unmount it first"):
+    with pytest.raises(DiskwrightError, match="is mounted there, and backend=loop is asked for; unmount it first"):
         host.run(path=disk, backend="loop")
 
 
@@ -313,7 +315,8 @@ def test_a_raw_volume_is_raw_whatever_its_guest_wrote(tmp_path: Path, host: Host
     secret.write_bytes(b"secret" * 1000)
     create = ["qemu-img", "create", "-q", "-f", "qcow2", "-F", "raw", "-b", str(secret)]
     subprocess.run([*create, str(volumes / "vm-100-disk-0.raw"), "1M"], check=True)
-    refused(host, ["holds nothing that is known"], volume="local:100/vm-100-disk-0.raw")
+    words = ["holds nothing that is known", "look at it there with: lsblk -f"]
+    refused(host, words, volume="local:100/vm-100-disk-0.raw")
 
 
 # ---- refused
@@ -382,7 +385,8 @@ def test_bad_mountpoints(tmp_path: Path, host: Host, system: Path) -> None:
     refused(host, ["path or volume is missing"])
     refused(host, ["member=x.vmdk"], volume="local:x", member="x.vmdk")
     refused(host, ["/proc: proc is mounted there"], path=disk, mountpoint="/proc")
-    refused(host, ["/proc: proc is mounted there, and not by this module"], state="unmounted", mountpoint="/proc")
+    words = ["/proc: proc is mounted there, and not by this module; unmount it with: umount /proc"]
+    refused(host, words, state="unmounted", mountpoint="/proc")
 
 
 def test_another_user_than_root(tmp_path: Path, host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -401,8 +405,12 @@ def test_all_refusals_at_once(tmp_path: Path, host: Host, system: Path) -> None:
 def test_another_image_at_the_same_place(tmp_path: Path, host: Host, system: Path) -> None:
     first, second = (raw_disk(tmp_path, "gpt", system, name) for name in ("a.raw", "b.raw"))
     host.run(path=first)
-    with pytest.raises(DiskwrightError, match=r"b\.raw is asked for; unmount it first"):
-        host.run(path=second)
+    with pytest.raises(DiskwrightError) as error:
+        host.run(path=second, writable=True)
+    assert str(error.value) == (
+        f"mountpoint {host.place}: partition 1 of {first} (ext4, 8 MiB), read-only, is mounted there, and {second} "
+        "with writable=true is asked for; unmount it first, or name another mountpoint"
+    )
     first.unlink()
     second.rename(first)
     with pytest.raises(DiskwrightError, match="its file was replaced since"):
@@ -556,9 +564,11 @@ def test_after_a_reboot(tmp_path: Path, host: Host, system: Path) -> None:
     assert seen(host.place) == FILES
 
 
-def test_the_daemon_is_gone(tmp_path: Path, host: Host, system: Path) -> None:
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("state", ["mounted", "unmounted"])
+def test_the_daemon_is_gone(tmp_path: Path, host: Host, system: Path, state: str, late: bool) -> None:
     """Killed by the system for want of memory, say: what is left of the mount is cleared away."""
-    disk = converted(raw_disk(tmp_path, "gpt", system), "disk.qcow2")
+    disk = converted(raw_disk(tmp_path, "gpt", system), "disk.vmdk")
     host.run(path=disk)
     (pid,) = [int(p.name) for p in Path("/proc").glob("[0-9]*") if str(host.state) in _command(p)]
     os.kill(pid, 9)
@@ -566,8 +576,27 @@ def test_the_daemon_is_gone(tmp_path: Path, host: Host, system: Path) -> None:
         if not mounting._daemons(str(host.state)):
             break
         time.sleep(0.02)
-    assert host.run(path=disk).changed
-    assert seen(host.place) == FILES
+    if late:  # the kernel forgets what it knew of the file
+        (line,) = shown(host.place)
+        wait_until_dead(line.partition(" - ")[2].split()[1])
+    assert host.run(path=disk, state=state).changed
+    if state == "mounted":
+        assert seen(host.place) == FILES
+    else:
+        assert attached(tmp_path) == []
+
+
+def wait_until_dead(device: str) -> None:
+    """Until the kernel does not answer for a loop device any more, because it can't ask for the file behind it."""
+    with open(device, "rb") as file:
+        for _try in range(1000):
+            try:
+                fcntl.ioctl(file, 0x4C05, bytes(232))  # LOOP_GET_STATUS64
+            except OSError as error:
+                assert error.errno == errno.ENOTCONN
+                return
+            time.sleep(0.02)
+    pytest.fail(f"{device} still answers")
 
 
 def _command(process: Path) -> str:

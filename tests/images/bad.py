@@ -497,7 +497,9 @@ def _files() -> Iterator[Bad]:
     yield Bad("extent-alone", "extent-alone", lambda f: write(f, "disk.vmdk", vmdk.hosted(SIZE, {})))
     yield Bad("cowd-alone", "extent-alone", lambda f: write(f, "disk.vmdk", vmdk.cowd(SIZE, {})))
     yield Bad("sesparse-alone", "extent-alone", lambda f: write(f, "disk.vmdk", vmdk.sesparse(SIZE, {})))
-    yield Bad("flat-alone", "format-unknown", lambda f: write(f, "disk-flat.vmdk", content()), "descriptor")
+    yield Bad("flat-alone", "extent-alone", lambda f: write(f, "disk-flat.vmdk", content()), "likely disk.vmdk")
+    yield Bad("split-alone", "extent-alone", lambda f: write(f, "d-f001.vmdk", content()), "most likely d.vmdk; if it")
+    yield Bad("no-vmdk", "format-unknown", lambda f: write(f, "disk-first.vmdk", content()), "something else")
     yield Bad("empty", "file-empty", lambda f: write(f, "disk.vmdk", b""))
 
 

@@ -10,15 +10,19 @@ import os
 import subprocess
 import typing as t
 
+from .._core.errors import ParseError
 from .._core.size import human_size, parse_size
 from .._image.convert import Conversion, run_all
 from .._image.copy import Throttle
 from .._image.errors import ImageError
 from .._image.orders import CLUSTER_SIZES, FORMATS, PREALLOCATIONS, Order, Verify, problems
 from .._image.plans import Action
-from .._image.progress import Progress, reported
+from .._image.progress import Progress, reported, sweep
 from .._image.work import Outcome, Settings
 from .runner import Result
+
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
 
 KIB = 1024
 STATE_DIR = "/var/lib/diskwright"
@@ -65,7 +69,7 @@ def spec() -> dict[str, dict[str, t.Any]]:
 def order(params: dict[str, t.Any]) -> Order:
     """The order in the parameters of one image."""
     return Order(
-        path=os.path.abspath(params["path"]),
+        path=os.path.normpath(params["path"]),
         member=params["member"],
         format=params["format"],
         dest=params["dest"] or "",
@@ -86,15 +90,25 @@ class ImageConvert:
     def __init__(self, params: dict[str, t.Any]) -> None:
         self._params = params
         self._single = not params["images"]
-        self._orders = [order(one) for one in (params["images"] or [params])]
+        self._problems: list[str] = []
+        self._orders = list(self._read(params["images"] or [params]))
         throttle = Throttle(params["bwlimit"] * KIB)
         self._settings = Settings(params["state_dir"], throttle, params["lock_timeout"])
         self._progress = [Progress(one.name) for one in self._orders]
         self._outcomes: list[Outcome] = []
 
+    def _read(self, images: list[dict[str, t.Any]]) -> Iterator[Order]:
+        for one in images:
+            try:
+                yield order(one)
+            except ParseError as error:  # what else is wrong with it is told, too
+                self._problems.append(f"{one['path']}: {error}")
+                yield order({**one, "size": None})
+
     def prepare(self) -> None:
         """Refuse what makes no sense, all of it together. What is to be done is decided for each image by itself."""
-        found = [problem for one in self._orders for problem in problems(one)]
+        found = [*self._problems]
+        found += [problem for one in self._orders for problem in problems(one)]
         found += _doubles(self._orders)
         found += _limit_problems(self._params)
         if found:
@@ -103,6 +117,7 @@ class ImageConvert:
     def execute(self) -> None:
         """Convert."""
         _be_nice(self._params["nice"], self._params["ionice"])
+        sweep(os.path.join(self._params["state_dir"], "progress"))
         with reported(self._params["progress_file"] or "", self._progress):
             self._outcomes = run_all(self._conversions(), self._params["concurrency"], write=True)
 

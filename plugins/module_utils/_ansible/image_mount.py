@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import typing as t
 
 from .._core.errors import DiskwrightError
@@ -123,25 +124,28 @@ class ImageMount:
         differs = self._differences(record)
         if differs:
             raise DiskwrightError(
-                f"mountpoint {self._mountpoint}: {_line(record)} is mounted there, and {', '.join(differs)}; "
-                "unmount it first, or name another mountpoint"
+                f"mountpoint {self._mountpoint}: {_what(record)}, is mounted there, and {differs}; unmount it first, "
+                "or name another mountpoint"
             )
         self._data = {"image": record.name, "member": record.member, **record.listing, "mount": record.data()}
 
-    def _differences(self, record: mounts.Record) -> list[str]:
+    def _differences(self, record: mounts.Record) -> str:
+        """What is otherwise than it was asked for, in words."""
         params, wanted = self._params, record.wanted
-        differs = []
+        asked, replaced = [], False
         if (record.name, record.member) != (self._name, params["member"]):
-            differs.append(f"{' '.join(filter(None, (self._name, params['member'])))} is asked for")
-        elif not all(stamp.same_file() for stamp in record.stamps):
-            differs.append("its file was replaced since")
+            asked.append(" ".join(filter(None, (self._name, params["member"]))))
+        else:
+            replaced = not all(stamp.same_file() for stamp in record.stamps)
         if params["partition"] not in (None, wanted.number):
-            differs.append(f"partition={params['partition']} is asked for")
+            asked.append(f"partition={params['partition']}")
         if params["writable"] != wanted.writable:
-            differs.append(f"writable={str(params['writable']).lower()} is asked for")
+            asked.append(f"writable={str(params['writable']).lower()}")
         if params["backend"] not in ("auto", wanted.backend.split("+")[-1]):
-            differs.append(f"backend={params['backend']} is asked for")
-        return differs
+            asked.append(f"backend={params['backend']}")
+        parts = ["its file was replaced since"] if replaced else []
+        parts += [f"{' with '.join(asked)} is asked for"] if asked else []
+        return " and ".join(parts)
 
     def _plan(self, disk: Disk, left: mounts.Record | None = None) -> mounts.Record:
         """What is to be mounted and how. Everything that speaks against it is reported together.
@@ -204,7 +208,7 @@ class ImageMount:
             if record is None and mounts.check_unmounted(self._mountpoint):
                 raise DiskwrightError(
                     f"mountpoint {self._mountpoint}: {mounts.check_unmounted(self._mountpoint)} is mounted there, and "
-                    "not by this module; unmount it with: umount"
+                    f"not by this module; unmount it with: umount {shlex.quote(self._mountpoint)}"
                 )
             self._doomed = [record] if record else []
         else:
@@ -338,8 +342,12 @@ def _name_of(found: Found) -> str:
 
 
 def _line(record: mounts.Record) -> str:
+    return f"{record.wanted.mountpoint}  {_what(record)}"
+
+
+def _what(record: mounts.Record) -> str:
     wanted = record.wanted
     image = " ".join(filter(None, (record.name, record.member)))
     mode = "writable" if wanted.writable else "read-only"
     part = f"partition {wanted.number}" if wanted.number else "the whole disk"
-    return f"{wanted.mountpoint}  {part} of {image} ({record.content}, {human_size(wanted.size)}), {mode}"
+    return f"{part} of {image} ({record.content}, {human_size(wanted.size)}), {mode}"

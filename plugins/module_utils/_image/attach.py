@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import enum
 import os
+import shlex
 import shutil
 import subprocess
 import time
@@ -242,12 +243,17 @@ def _unmount(wanted: Wanted) -> None:
         above = mountinfo.at(wanted.mountpoint)[-1]
         if _real(above.source) not in devices:
             raise ImageError(f"{above.source} is mounted over {wanted.mountpoint}; unmount it first")
-        users = _users(wanted.mountpoint)
-        try:
-            run("umount", wanted.mountpoint)
-        except ImageError as error:
-            hint = f"; in use by process {', '.join(users)}: leave the folder, or end them" if users else ""
-            raise ImageError(f"{wanted.mountpoint} can't be unmounted{hint}: {error}") from error
+        _umount(wanted.mountpoint)
+
+
+def _umount(place: str) -> None:
+    users = _users(place)
+    try:
+        run("umount", place)
+    except ImageError as error:
+        use = f"in use by process {', '.join(users)}: leave the folder, or end them"
+        look = f"see what uses it with: fuser -vm {shlex.quote(place)}; end that, then run again"
+        raise ImageError(f"{place} can't be unmounted; {use if users else look}: {error}") from error
 
 
 def _users(mountpoint: str) -> list[str]:
@@ -306,7 +312,7 @@ def _free_loop(wanted: Wanted) -> None:
 def _end_export(wanted: Wanted) -> None:
     storage_daemon.stop(wanted.lock, kill=not wanted.writable)
     if any(mount.is_fuse for mount in mountinfo.at(wanted.export)):  # a daemon that was killed leaves it
-        run("umount", wanted.export)
+        _umount(wanted.export)
 
 
 def _remove_place(wanted: Wanted) -> None:

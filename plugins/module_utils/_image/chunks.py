@@ -12,6 +12,7 @@ import os
 import typing as t
 from dataclasses import dataclass
 
+from .journal import named
 from .runs import Kind, Run, clip
 
 if t.TYPE_CHECKING:
@@ -136,12 +137,14 @@ class Digests:
 
     def restart(self, start: int) -> None:
         """Forget everything from byte ``start`` of the disk on, a chunk's border or the disk's end."""
-        os.ftruncate(self._fd, -(-start // CHUNK) * _DIGEST)
-        os.ftruncate(self._fd, self.count * _DIGEST)
+        with named(self._fd):
+            os.ftruncate(self._fd, -(-start // CHUNK) * _DIGEST)
+            os.ftruncate(self._fd, self.count * _DIGEST)
 
     def put(self, start: int, content: Buffer) -> None:
         """Note the chunk at byte ``start``."""
-        os.pwrite(self._fd, content.digest(), start // CHUNK * _DIGEST)
+        with named(self._fd):
+            os.pwrite(self._fd, content.digest(), start // CHUNK * _DIGEST)
 
     def fits(self, start: int, content: Buffer) -> bool:
         """Whether the chunk at byte ``start`` is what was noted."""
@@ -162,7 +165,8 @@ class Digests:
 
     def sync(self) -> None:
         """Make them last."""
-        os.fsync(self._fd)
+        with named(self._fd):
+            os.fsync(self._fd)
 
     def content_id(self) -> str:
         """One digest for the whole disk, the same for every format: see ``image_convert``'s documentation.

@@ -104,9 +104,11 @@ class Conversion:
 
     def _note(self, plan: Plan) -> None:
         outcome = self._outcome
-        outcome.action = plan.action
+        # What an earlier run has begun, and done nothing of that lasts, is not gone on with.
+        afresh = plan.action is Action.RESUME and not plan.record.done
+        outcome.action = Action.CONVERT if afresh else plan.action
         outcome.changed = plan.action in (Action.CONVERT, Action.RESUME, Action.NAME)
-        outcome.resumed = plan.action in (Action.RESUME, Action.NAME)
+        outcome.resumed = outcome.action in (Action.RESUME, Action.NAME)
         outcome.needed, outcome.free = plan.needed, plan.free
         outcome.notes = list(plan.notes)
         self._note_record(plan)
@@ -125,14 +127,16 @@ class Conversion:
 
 def _explained(error: OSError, where: str) -> str:
     if error.errno in _NO_ROOM:
+        place = error.filename or where
+        work = "" if str(place).startswith(where) else f", which is needed for {where}"
         return (
-            f"{where}: no room left ({error.strerror}); what is written so far is kept. Make room (or raise the quota "
-            "or file size limit) and run again: it goes on from there"
+            f"{place}: no room left ({error.strerror}){work}; what is safely written is kept. Make room there (or "
+            "raise the quota or file size limit) and run again: it goes on from there"
         )
     if error.errno == errno.EEXIST:
         return f"{where} was made by somebody else meanwhile; nothing is overwritten. Remove it, then run again"
     named = f" ({error.filename})" if error.filename else ""
-    return f"{where}: {error.strerror or error}{named}; what is written so far is kept. Mend that, then run again"
+    return f"{where}: {error.strerror or error}{named}; what is safely written is kept. Mend that, then run again"
 
 
 def run_all(conversions: Sequence[Conversion], concurrency: int, *, write: bool) -> list[Outcome]:

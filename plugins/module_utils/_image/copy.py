@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from .chunks import Buffer, Chunk, cut
 from .errors import ImageError
+from .journal import path_of
 from .lock import adopt, inherited
 from .runs import Kind, Run, inflate
 
@@ -32,6 +33,9 @@ if t.TYPE_CHECKING:
 WORKERS = min(4, os.cpu_count() or 1)
 #: Where the kernel can't copy between two files by itself, bytes are read and written.
 _NOT_BY_KERNEL = (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM, errno.ETXTBSY)
+#: After so many seconds what was copied is committed, however little it is: a slow copy that is killed has not run in
+#: vain.
+COMMIT_SECONDS = 15.0
 #: Chunks of zeros are committed now and then although there is nothing to copy.
 _CHUNKS_PER_SLICE = 65536
 
@@ -142,14 +146,15 @@ class Copier:
                 self._window(window, workers)
 
     def _window(self, window: Window, workers: Pool) -> None:
-        begun, content, count = window.start, 0, 0
+        begun, content, count, since = window.start, 0, 0, time.monotonic()
         end = begun
         for chunk in cut(window.runs):
             workers.submit(self._chunk, chunk)
             end, content, count = chunk.end, content + chunk.stored, count + 1
-            if content >= self._target.slice or count >= _CHUNKS_PER_SLICE:
+            late = time.monotonic() - since >= COMMIT_SECONDS
+            if content >= self._target.slice or count >= _CHUNKS_PER_SLICE or late:
                 self._finish(begun, end, workers)
-                begun, content, count = end, 0, 0
+                begun, content, count, since = end, 0, 0, time.monotonic()
         self._finish(begun, end, workers)
 
     def _finish(self, start: int, end: int, workers: Pool) -> None:
@@ -257,5 +262,9 @@ def read_all(fd: int, room: memoryview, offset: int) -> bool:
 
 def _write(piece: Piece, content: memoryview) -> None:
     done = 0
-    while done < piece.length:
-        done += os.pwrite(piece.fd, content[done : piece.length], piece.offset + done)
+    try:
+        while done < piece.length:
+            done += os.pwrite(piece.fd, content[done : piece.length], piece.offset + done)
+    except OSError as error:
+        error.filename = error.filename or path_of(piece.fd)
+        raise

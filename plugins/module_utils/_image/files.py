@@ -101,11 +101,18 @@ class ImageFile:
         )
 
 
+def readable(name: str) -> str:
+    r"""A name for people: bytes that are not UTF-8, which no result can hold, are written as ``\xff``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
 def check_name(owner: str, name: str) -> None:
     """Refuse what is no plain name.
 
     :param owner: the file that gives the name, for the message.
     """
+    if owner == name and readable(name) != name:
+        raise ImageRefusedError("name-not-plain", readable(name), "has a name that is not UTF-8", "rename it")
     if not name or name in {".", ".."} or any(char in '/\\:"' or not char.isprintable() for char in name):
         raise ImageRefusedError(
             "name-not-plain",

@@ -146,7 +146,7 @@ def obstacle(content: Content, *, writable: bool) -> str:
     if kind in OTHERS:
         return "holds {}; {}".format(*OTHERS[kind])
     if not kind:
-        return "holds nothing that is known; look at it with: blkid -p, or attach the disk to a rescue guest"
+        return "holds nothing that is known; attach the disk to a rescue guest, and look at it there with: lsblk -f"
     if kind == AMBIGUOUS:
         return "has the marks of more than one file system; find out with wipefs, on a copy, which one is old"
     if kind not in TABLE:

@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from . import qemu
 from .checksum import content_sha256
 from .errors import ImageError, ImageRefusedError
-from .files import COPY_AGAIN, Folder, Opened
+from .files import COPY_AGAIN, Folder, Opened, readable
 from .fingerprint import fingerprint
 from .package import Package, open_package
 from .probe import find_format, named_format
@@ -277,7 +277,7 @@ def survey(path: str, *, checksum: bool = False) -> Survey:
         raise ImageError(f"{path}: can't be looked at: {error.strerror}") from error
     surveys = list(_folders(path, checksum)) if stat.S_ISDIR(mode) else [_Look(*os.path.split(path), checksum).one()]
     return Survey(
-        tuple(found for one in surveys for found in one.images),
+        tuple(replace(found, path=readable(found.path)) for one in surveys for found in one.images),
         tuple(found for one in surveys for found in one.machines),
     )
 
@@ -285,12 +285,17 @@ def survey(path: str, *, checksum: bool = False) -> Survey:
 def _folders(path: str, checksum: bool) -> Iterator[Survey]:
     problems: list[OSError] = []
     for folder, below, names in os.walk(path, onerror=problems.append):
+        if readable(folder) != folder:  # no task could name what is in it
+            reason = f"{readable(folder)}: has a name that is not UTF-8; rename it"
+            yield Survey((Found(folder, "", refused=Refused("name-not-plain", reason)),))
+            below.clear()
+            continue
         below[:] = sorted(name for name in below if not name.endswith(".lck"))
         # os.walk takes a link to a folder for a folder; one that is called like an image is looked at as a file.
         links = [name for name in below if os.path.islink(os.path.join(folder, name))]
         yield _Look(folder, "", checksum).all(sorted([*names, *links]))
     for error in problems:
-        reason = f"{error.filename}: can't be looked into: {error.strerror}"
+        reason = f"{readable(str(error.filename))}: can't be looked into: {error.strerror}"
         yield Survey((Found(str(error.filename), "", refused=Refused("unreadable", reason)),))
 
 

@@ -15,7 +15,13 @@ from dataclasses import asdict, dataclass, fields
 
 from .errors import ImageError
 
+if t.TYPE_CHECKING:
+    from collections.abc import Iterator
+
 VERSION = 1
+_STATES = ("begun", "naming", "copied", "verified")
+#: Characters of a wrong value that a message shows.
+_SHOWN = 40
 
 
 def sync_folder(folder: str) -> None:
@@ -27,13 +33,29 @@ def sync_folder(folder: str) -> None:
         os.close(fd)
 
 
+def path_of(fd: int) -> str:
+    """Where an open file is; for one without a name, the folder that it takes its room in."""
+    path = os.readlink(f"/proc/self/fd/{fd}")
+    return os.path.dirname(path) if path.endswith(" (deleted)") else path
+
+
+@contextlib.contextmanager
+def named(fd: int) -> Iterator[None]:
+    """Let an error of the block say which file it is about; the kernel does not, for a file that is open already."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or path_of(fd)
+        raise
+
+
 def write_atomic(path: str, text: str) -> None:
     """Replace a file so that, whenever the machine stops, it has the old text or the new one. Its folder is made."""
     folder = os.path.dirname(path)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     new = f"{path}.new"
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    with open(fd, "w", encoding="utf-8") as file:
+    with open(fd, "w", encoding="utf-8") as file, named(fd):
         file.write(text)
         file.flush()
         os.fsync(fd)
@@ -55,7 +77,7 @@ class Record:
         ``copied``, ``verified``.
     :param done: everything before this byte of the disk is in the target, on the medium.
     :param digests: the digest of every chunk before ``done`` is in the digest file.
-    :param stamp: size, mtime_ns and inode of a verified file.
+    :param stamp: size, mtime_ns and inode of a file that is complete.
     """
 
     fingerprint: str
@@ -138,6 +160,18 @@ def _load(path: str) -> Record | None:
 def _record(data: t.Any) -> Record:
     if not isinstance(data, dict) or data.get("version") != VERSION:
         raise ValueError("it was written by another version of diskwright.proxmox")
-    known = {item.name for item in fields(Record)}
-    data["stamp"] = tuple(data.get("stamp", ()))
-    return Record(**{name: value for name, value in data.items() if name in known})
+    known = {item.name: str(item.type) for item in fields(Record) if item.name in data}
+    for name, kind in known.items():
+        if not _fits(data[name], kind):
+            raise ValueError(f"its {name} is {json.dumps(data[name])[:_SHOWN]}")
+    record = Record(**{**{name: data[name] for name in known}, "stamp": tuple(data.get("stamp", ()))})
+    if record.state not in _STATES or not 0 <= record.done <= max(record.size, record.virtual_size):
+        raise ValueError(f"its state is {record.state[:_SHOWN]!r}, after {record.done} of {record.size} bytes")
+    return record
+
+
+def _fits(value: object, kind: str) -> bool:
+    """Whether a value is of a record's type: a text, a number that is no truth value, a truth value, numbers."""
+    if isinstance(value, list):
+        return kind.startswith("tuple") and all(type(one) is int for one in value)
+    return type(value).__name__ == kind

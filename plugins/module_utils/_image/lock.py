@@ -14,6 +14,7 @@ import typing as t
 from contextlib import contextmanager
 
 from .errors import ImageError
+from .journal import named
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -39,8 +40,9 @@ def held(path: str, what: str, seconds: float = 0) -> Iterator[int]:
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
         _acquire(fd, what, time.monotonic() + seconds)
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, str(os.getpid()).encode(), 0)
+        with named(fd):
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, str(os.getpid()).encode(), 0)
         adopt((*inherited(), fd))
         yield fd
     finally:
@@ -80,13 +82,13 @@ def holders(path: str) -> tuple[int, ...]:
 
     Sees what the caller may see: as root, everything on this machine.
     """
-    wanted = _identity(os.stat(path))
+    wanted = identity(os.stat(path))
     own = str(os.getpid())
     pids = (name for name in os.listdir("/proc") if name.isdecimal() and name != own)
     return tuple(sorted(int(pid) for pid in pids if _has_open(pid, wanted)))
 
 
-def _identity(found: os.stat_result) -> tuple[int, int]:
+def identity(found: os.stat_result) -> tuple[int, int]:
     """Devices are known by their number, whatever node leads to them; files by their place on their file system."""
     return (-1, found.st_rdev) if found.st_rdev else (found.st_dev, found.st_ino)
 
@@ -101,6 +103,6 @@ def _has_open(pid: str, wanted: tuple[int, int]) -> bool:
 
 def _links_to(link: str, wanted: tuple[int, int]) -> bool:
     try:
-        return _identity(os.stat(link)) == wanted
+        return identity(os.stat(link)) == wanted
     except OSError:
         return False

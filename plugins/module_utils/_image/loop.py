@@ -39,6 +39,8 @@ _AUTOCLEAR: t.Final = 4
 _INFO: t.Final = struct.Struct("=QQQQQIIII64s64s32sQQ")
 _CONFIG: t.Final = struct.Struct(f"=II{_INFO.size}s64x")
 _TRIES: t.Final = 20
+#: What FUSE answers for a file whose daemon has ended.
+_DEAD: t.Final = (errno.ENOTCONN, errno.ECONNABORTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +125,33 @@ def clear(device: str) -> None:
         fcntl.ioctl(opened, _CLEAR)
 
 
+def _orphan(device: str) -> Loop | None:
+    """A device over the export of a daemon that is dead, by what the kernel keeps of it.
+
+    The tag is not among that, but the export is in a folder that is called like it.
+    """
+    folder = f"/sys/block/{os.path.basename(device)}"
+    try:
+        path, offset, read_only = (
+            _text(f"{folder}/{name}") for name in ("loop/backing_file", "loop/offset", "ro")
+        )
+    except OSError:
+        return None  # now it did go away
+    return Loop(device, os.path.basename(os.path.dirname(path)), (0, 0), int(offset), read_only == "1")
+
+
+def _text(path: str) -> str:
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        return file.read().rstrip("\n")
+
+
 def _status(device: str) -> Loop | None:
     try:
         with open(device, "rb") as opened:
             raw = fcntl.ioctl(opened, _GET_STATUS, bytes(_INFO.size))
-    except OSError:
-        return None  # it went away meanwhile
+    except OSError as error:
+        # It went away meanwhile; or its file can't be asked, because the program that shows it is dead.
+        return _orphan(device) if error.errno in _DEAD else None
     fields = _INFO.unpack(raw)
     tag = fields[9].split(b"\0", 1)[0].decode("utf-8", "replace")
     return Loop(device, tag, (fields[0], fields[1]), fields[3], bool(fields[8] & _READ_ONLY))

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 
 from .._core.size import human_size
 from .errors import ImageError
+from .probe import named_format
 
 if t.TYPE_CHECKING:
     from .journal import Record
@@ -21,6 +22,8 @@ FORMATS = ("raw", "qcow2")
 PREALLOCATIONS = ("off", "metadata", "falloc", "full")
 CLUSTER_SIZES = tuple(2**power for power in range(12, 22))
 DEFAULT_CLUSTER = 65536
+#: Numbers that a guest can have: ``pve-vmid`` in PVE/JSONSchema.pm (pve-common).
+VMIDS = (100, 999999999)
 _LABEL = 40
 
 
@@ -85,10 +88,31 @@ def problems(order: Order) -> list[str]:
         found.append("say either dest (a file) or storage and vmid (a volume)")
     if order.storage and not order.vmid:
         found.append("storage needs vmid, the guest that the volume is for")
+    if order.storage and order.vmid and not VMIDS[0] <= order.vmid <= VMIDS[1]:
+        found.append(f"vmid={order.vmid} is out of range; Proxmox VE numbers guests from {VMIDS[0]} to {VMIDS[1]}")
     if order.dest and order.vmid:
         found.append("vmid goes with storage, not with dest; leave it out")
+    if not order.path.startswith("/"):
+        found.append("is no absolute path; begin it with /")
+    if order.dest:
+        found += _dest_problems(order)
     found += _format_problems(order)
     return [f"{order.path}: {problem}" for problem in found]
+
+
+def _dest_problems(order: Order) -> list[str]:
+    """A relative path would be below whatever folder the module runs in; a wrong ending hides what the file is."""
+    found = []
+    if not order.dest.startswith("/"):
+        found.append(f"dest={order.dest} is no absolute path; begin it with /")
+    promised = named_format(order.dest)
+    if promised and promised != order.format:
+        other = f"format={promised}, or " if promised in FORMATS else ""
+        found.append(
+            f"dest={order.dest} promises {promised} by its ending, and format={order.format} is made; choose {other}"
+            f"a name that ends in .{order.format}"
+        )
+    return found
 
 
 def _format_problems(order: Order) -> list[str]:

@@ -18,8 +18,8 @@ from .._core.storage import TABLE
 from . import guests, pvesm, space
 from .disk import Stamp
 from .errors import ImageError
-from .journal import sync_folder
-from .lock import BusyError
+from .journal import named, sync_folder
+from .lock import BusyError, identity
 from .target import length_of
 
 if t.TYPE_CHECKING:
@@ -79,10 +79,17 @@ class Place(t.Protocol):
     def open(self, *, finished: bool = False) -> int:
         """Open the image that is not finished, or the finished one for reading."""
 
+    def check_kept(self) -> None:
+        """Whether what this has opened for writing is still what is found there.
+
+        :raises ImageError: if it was removed or replaced meanwhile.
+        """
+
     def finish(self) -> str:
         """Give the image its name; nothing is ever replaced.
 
         :returns: what it is called from now on.
+        :raises ImageError: as ``check_kept``.
         """
 
     def discard(self) -> None:
@@ -102,6 +109,27 @@ def check_unused(path: str) -> None:
         raise BusyError(f"{path} is in use by {', '.join(users)}; it is not touched. End that, then run again")
 
 
+class _Written:
+    """What was opened for writing, by its identity: a name can be given to something else."""
+
+    def __init__(self) -> None:
+        self._path = ""
+        self._identity = (0, 0)
+
+    def note(self, path: str, fd: int) -> int:
+        self._path, self._identity = path, identity(os.fstat(fd))
+        return fd
+
+    def check(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if not self._path or identity(os.stat(self._path)) == self._identity:
+                return
+        raise ImageError(
+            f"{self._path} was removed or replaced by something else while it was written; what was converted is lost. "
+            "See what did that, then run again: it begins anew"
+        )
+
+
 class FilePlace:
     """A file, which is called ``NAME.partial`` until it is finished."""
 
@@ -115,6 +143,7 @@ class FilePlace:
         self._partial = f"{self._dest}.partial"
         self.key = f"file {self._dest}"
         self.shown = self._dest
+        self._written = _Written()
         if not os.path.isdir(self._folder):
             raise ImageError(f"dest {dest}: {self._folder} is no folder; make it first")
 
@@ -134,19 +163,26 @@ class FilePlace:
     def make(self, size: int, image_format: str) -> int:
         fd = os.open(self._partial, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         if image_format == "raw":
-            os.ftruncate(fd, size)
+            with named(fd):
+                os.ftruncate(fd, size)
         sync_folder(self._folder)
-        return fd
+        return self._written.note(self._partial, fd)
 
     def open(self, *, finished: bool = False) -> int:
         if finished:
             return os.open(self._dest, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
         check_unused(self._partial)
-        return os.open(self._partial, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        return self._written.note(self._partial, os.open(self._partial, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC))
+
+    def check_kept(self) -> None:
+        self._written.check()
 
     def finish(self) -> str:
+        self.check_kept()
         if os.path.lexists(self._partial):
             rename_noreplace(self._partial, self._dest)
+        elif not os.path.lexists(self._dest):
+            raise ImageError(f"{self._partial} was removed before it got its name; run again: it begins anew")
         sync_folder(self._folder)
         return self._dest
 
@@ -213,6 +249,7 @@ class VolumePlace:
         self.zeroed = self._status.type in _ZEROED_TYPES
         self.thin = kind is None or kind.thin != "never"
         self._mapped = False
+        self._written = _Written()
         self._listed: Listed | None = None
         self._looked = False
 
@@ -252,7 +289,8 @@ class VolumePlace:
     def _open(self, flags: int) -> int:
         path = pvesm.path(self.shown)
         self._mapped = path.startswith(_CEPH_DEVICES)
-        return os.open(path, flags | os.O_CLOEXEC)
+        fd = os.open(path, flags | os.O_CLOEXEC)
+        return self._written.note(path, fd) if flags & os.O_RDWR else fd
 
     def _check_unused(self) -> None:
         named = guests.naming((self.shown,))
@@ -263,7 +301,11 @@ class VolumePlace:
             )
         check_unused(pvesm.path(self.shown))
 
+    def check_kept(self) -> None:
+        self._written.check()
+
     def finish(self) -> str:
+        self.check_kept()
         return self.shown
 
     def discard(self) -> None:

@@ -15,7 +15,7 @@ from . import guests, space
 from .errors import ImageError
 from .journal import Journal, Record
 from .orders import DEFAULT_CLUSTER, Order, Verify, check_size, differences
-from .places import FilePlace, Place, VolumePlace
+from .places import FilePlace, Found, Place, VolumePlace
 
 if t.TYPE_CHECKING:
     from .source import Source
@@ -184,7 +184,10 @@ def _after_interruption(order: Order, source: Source, place: Place, journal: Jou
                 f"{own.shown} is there already and was not made by this; nothing is overwritten. Remove it"
             )
         _require_same_source(order, source, own, record)
+        _check_as_completed(own.shown, own.finished(), record)
         return Plan(Action.NAME, own, record, journal)  # it has its name, but that was not noted any more
+    if found:
+        _require_same_image(order, source, f"{own.shown}.partial" if order.dest else own.shown, record)
     reasons = _reasons_to_begin_anew(order, source, record)
     if found is None or reasons:
         fresh = Plan(Action.CONVERT, place, new_record(order, source, place), journal, own if found else None)
@@ -192,7 +195,10 @@ def _after_interruption(order: Order, source: Source, place: Place, journal: Jou
             fresh.notes.append(f"an unfinished {own.shown} is begun anew: {'; '.join(reasons)}")
         return fresh
     _check_unnamed(own)
-    return Plan(Action.NAME if record.state == "naming" else Action.RESUME, own, record, journal)
+    if record.state == "naming":
+        _check_as_completed(f"{own.shown}.partial", found, record)
+        return Plan(Action.NAME, own, record, journal)
+    return Plan(Action.RESUME, own, record, journal)
 
 
 def _reasons_to_begin_anew(order: Order, source: Source, record: Record) -> list[str]:
@@ -204,7 +210,29 @@ def _reasons_to_begin_anew(order: Order, source: Source, record: Record) -> list
     return reasons
 
 
+def _check_as_completed(shown: str, found: Found | None, record: Record) -> None:
+    """Refuse to give its name to what is not what was verified. Inode numbers may change with the next mount."""
+    if found is not None and record.stamp and found.stamp[:2] != record.stamp[:2]:
+        raise ImageError(
+            f"{shown} was changed or replaced by something else since it was complete; it is not touched. "
+            "Remove it, then run again: it begins anew"
+        )
+
+
+def _require_same_image(order: Order, source: Source, shown: str, record: Record) -> None:
+    """Refuse a target of another image: that is no older state of this one, which could go."""
+    same = record.path == order.path and (not record.member or not order.member or record.member == order.member)
+    if record.fingerprint == source.fingerprint or same:
+        return
+    of = " ".join(filter(None, (record.path, record.member)))
+    when = f" on {record.finished}" if record.finished else ""
+    raise ImageError(
+        f"{order.path}: {shown} was made from {of}{when}, not from this image; it is not touched. Choose another dest"
+    )
+
+
 def _require_same_source(order: Order, source: Source, place: Place, record: Record) -> None:
+    _require_same_image(order, source, place.shown, record)
     if record.fingerprint != source.fingerprint:
         when = f" on {record.finished}" if record.finished else ""
         raise ImageError(

@@ -10,7 +10,7 @@ import os
 import typing as t
 
 from .errors import ImageRefusedError
-from .vmdk import is_binary
+from .vmdk import extent_alone, is_binary, is_extent_name
 from .vmdk_descriptor import looks_like_descriptor
 
 if t.TYPE_CHECKING:
@@ -103,11 +103,13 @@ def find_format(file: ImageFile) -> str:
             f"is called raw, but its content is {content}: a guest may have written that to mislead",
             f"if you know that it is {content}, give it the name that goes with it",
         )
+    if named == "vmdk" and not content and is_extent_name(file.name):
+        raise extent_alone(file.name)
     if named not in {"raw", "ovf"} and content != named:
         raise ImageRefusedError(
             "format-disguised" if content else "format-unknown",
             file.name,
             f"is called {named}, but its content is {content or 'something else'}",
-            "give it the name that goes with its content, or copy it again; an extent is not named, but its descriptor",
+            "give it the name that goes with its content, or copy it again",
         )
     return named

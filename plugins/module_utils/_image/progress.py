@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import signal
 import threading
 import time
@@ -16,6 +17,8 @@ import typing as t
 from dataclasses import asdict, dataclass
 
 from .._core.size import human_size
+from .errors import ImageError
+from .worker import Worker
 
 if t.TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,6 +31,8 @@ _LINES = 10
 #: What is touched beside a progress file by a reader without whom the work is to stop, and after how many seconds.
 SEEN = ".seen"
 PATIENCE = 120
+#: What the action plugin calls its progress files; beside them are the marks, and what was not yet renamed.
+_OWN = re.compile(r"[0-9a-f]{32}\.json(?:\.seen|\.[0-9]+)?$")
 
 
 @dataclass(slots=True)
@@ -90,7 +95,7 @@ def duration(seconds: float) -> str:
 
 def write(path: str, images: Sequence[Progress]) -> None:
     """Replace the progress file. It is for looking at, so it is not synced."""
-    text = json.dumps({"pid": os.getpid(), "images": [asdict(one) for one in images]})
+    text = json.dumps({**asdict(Worker.own()), "images": [asdict(one) for one in images]})
     new = f"{path}.{os.getpid()}"
     fd = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     with open(fd, "w", encoding="utf-8") as file:
@@ -106,13 +111,56 @@ def read(text: str) -> list[Progress]:
         return []
 
 
+def worker(text: str) -> Worker | None:
+    """Whose progress file it is; ``None`` for a text that is none."""
+    try:
+        data = json.loads(text)
+        return Worker(int(data["pid"]), str(data["began"]), str(data["boot"]))
+    except (ValueError, TypeError, KeyError):
+        return None
+
+
+def sweep(folder: str) -> None:
+    """Remove what runs have left that were killed: the progress files of processes that have ended, and their marks.
+
+    Only what nobody has touched for a while, so that whoever reads it still has read it.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        for name in os.listdir(folder):
+            path = os.path.join(folder, name)
+            # Another run may be sweeping, too.
+            with contextlib.suppress(OSError):
+                if _OWN.match(name) and time.time() - os.lstat(path).st_mtime > PATIENCE and _ownerless(path):
+                    os.unlink(path)
+
+
+def _ownerless(path: str) -> bool:
+    """Whether the run that a file belongs to has ended, or has never begun to report."""
+    main = os.path.join(os.path.dirname(path), os.path.basename(path).partition(".json")[0] + ".json")
+    try:
+        with open(main, encoding="utf-8") as file:
+            owner = worker(file.read())
+    except FileNotFoundError:
+        return True
+    return owner is None or owner.ended_here()
+
+
 @contextlib.contextmanager
 def reported(path: str, images: Sequence[Progress], every: float = 0.5) -> Iterator[None]:
-    """Keep a progress file up to date while the block runs. Without a path nothing is written."""
+    """Keep a progress file up to date while the block runs. Without a path nothing is written.
+
+    :raises ImageError: if it can't be written, before the block has begun.
+    """
     if not path:
         yield
         return
-    os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+    try:
+        os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+        write(path, images)
+    except OSError as error:
+        raise ImageError(
+            f"{path}: can't be written ({error.strerror}); make room there, or name another state_dir or progress_file"
+        ) from error
     stop = threading.Event()
     thread = threading.Thread(target=_report, args=(path, images, every, stop.wait), daemon=True)
     thread.start()

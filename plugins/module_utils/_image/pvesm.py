@@ -85,12 +85,28 @@ def status(storage: str) -> StorageStatus:
 
     :raises PveError: if it does not exist.
     """
-    text = _run(["pvesm", "status", "--storage", storage], f"storage {storage}")
-    for line in text.splitlines()[1:]:
-        words = line.split()
-        if len(words) >= 6 and words[0] == storage:
-            return StorageStatus(storage, words[1], words[2] == "active", int(words[5]) * KIB)
-    raise PveError(f"storage {storage}: pvesm status does not show it; see 'pvesm status' for what this node has")
+    try:
+        rows = _rows(["pvesm", "status", "--storage", storage], storage)
+    except PveError:
+        there = [row[0] for row in _rows(["pvesm", "status"], storage)]  # this one can be asked for by everybody
+        if storage in there:
+            raise
+        raise _unknown(storage, there) from None
+    for row in rows:
+        if row[0] == storage:
+            return StorageStatus(storage, row[1], row[2] == "active", int(row[5]) * KIB)
+    raise _unknown(storage, [row[0] for row in _rows(["pvesm", "status"], storage)])
+
+
+def _rows(command: Sequence[str], storage: str) -> list[list[str]]:
+    """The storages that ``pvesm status`` shows, in words."""
+    lines = (line.split() for line in _run(command, f"storage {storage}").splitlines()[1:])
+    return [words for words in lines if len(words) >= 6]
+
+
+def _unknown(storage: str, there: Sequence[str]) -> PveError:
+    names = ", ".join(sorted(there)) or "none"
+    return PveError(f"storage {storage}: this node has no such storage; it has {names}. Name one of them")
 
 
 def volumes(storage: str, vmid: int) -> list[Listed]:

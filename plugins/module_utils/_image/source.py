@@ -124,6 +124,13 @@ class Source:
         """Whether each open file, and what is at its path now, are still as they were when it was inspected."""
         return all(map(_unchanged, self.files, self.fds))
 
+    def missing(self) -> list[str]:
+        """The paths at which there is nothing any more, if that is all that has happened to the files."""
+        gone = [file.path for file in self.files if not os.path.lexists(file.path)]
+        kept = (_same(file, os.fstat(fd)) for file, fd in zip(self.files, self.fds, strict=True))
+        there = (file.path in gone or _same(file, os.lstat(file.path)) for file in self.files)
+        return list(dict.fromkeys(gone)) if all(kept) and all(there) else []
+
     def close(self) -> None:
         """Close the files. A second time does nothing."""
         fds, self.fds = self.fds, ()
@@ -142,7 +149,9 @@ def _unchanged(file: SourceFile, fd: int) -> bool:
         found = (os.fstat(fd), os.lstat(file.path))
     except OSError:
         return False
-    return all(
-        (file.size, file.mtime_ns, file.inode, file.device) == (now.st_size, now.st_mtime_ns, now.st_ino, now.st_dev)
-        for now in found
-    )
+    return all(_same(file, now) for now in found)
+
+
+def _same(file: SourceFile, now: os.stat_result) -> bool:
+    known = (file.size, file.mtime_ns, file.inode, file.device)
+    return known == (now.st_size, now.st_mtime_ns, now.st_ino, now.st_dev)

@@ -48,6 +48,6 @@ def require(where: str, need: int, free: int) -> None:
     """
     if need + MARGIN > free:
         raise NoSpaceError(
-            f"{where}: {human_size(need + MARGIN)} are needed and {human_size(free)} are free; "
-            "make room or choose another place, then run again"
+            f"{where}: {human_size(need)} are needed, {human_size(MARGIN)} beside it are to stay free, and "
+            f"{human_size(free)} are free; make room or choose another place, then run again"
         )

@@ -24,6 +24,7 @@ from dataclasses import dataclass
 
 from . import holes, qemu
 from .errors import ImageError
+from .journal import named
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +91,8 @@ class Target:
 
     def commit(self, start: int, end: int) -> None:
         """Make what was written from ``start`` to ``end`` last, and let the next read come from the medium."""
-        os.fsync(self.fd)
+        with named(self.fd):
+            os.fsync(self.fd)
         os.posix_fadvise(self.fd, 0, 0, os.POSIX_FADV_DONTNEED)
 
     def stored(self, start: int, end: int) -> Iterator[Piece]:

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import typing as t
 from dataclasses import dataclass, field
 
@@ -23,6 +24,8 @@ if t.TYPE_CHECKING:
 
 #: VMware allows 32 snapshots of a disk, and some more by linked clones.
 MAX_CHAIN = 256
+#: How VMware calls extents, and what lies beneath a snapshot, after their image.
+_EXTENT_NAME = re.compile(r"(?P<image>.+)-(?P<kind>flat|[fs][0-9]{3,}|delta|sesparse)\.vmdk", re.IGNORECASE)
 _CONSOLIDATE = "copy all files of the disk again, or let VMware consolidate its snapshots"
 
 
@@ -130,12 +133,20 @@ def _open_one(opened: Opened, index: int, *, alone: bool) -> Opening:
 
 def extent_alone(name: str) -> ImageRefusedError:
     """The refusal of an extent that was named instead of its descriptor."""
+    found = _EXTENT_NAME.fullmatch(name)
+    likely = f", most likely {found['image']}.vmdk" if found else ""
     return ImageRefusedError(
         "extent-alone",
         name,
-        "is an extent without a descriptor",
-        "copy the small .vmdk that describes it, and name that",
+        "is an extent without a descriptor, a part of an image",
+        f"name the small .vmdk that describes it{likely}; if it is not there, copy it into the same folder",
     )
+
+
+def is_extent_name(name: str) -> bool:
+    """Whether VMware calls its flat extents so, which have no other sign: ``web-flat.vmdk``, ``web-f001.vmdk``."""
+    found = _EXTENT_NAME.fullmatch(name)
+    return found is not None and found["kind"].lower().startswith("f")
 
 
 def _not_alone(name: str, problem: str) -> ImageRefusedError:

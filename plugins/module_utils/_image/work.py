@@ -267,11 +267,18 @@ class Work:
             checked.result()
 
     def _require_unchanged(self) -> None:
-        if not self._source.unchanged():
+        if self._source.unchanged():
+            return
+        missing = self._source.missing()
+        if missing:
             raise ImageError(
-                f"{self._order.path} was changed while it was converted; nothing of it is used. See what writes to it "
-                "(a running guest, a copy that is not complete), then run again: it begins anew"
+                f"{', '.join(missing)} was renamed, moved or removed while {self._order.path} was converted. Put it "
+                "back under its name and run again: it goes on from there"
             )
+        raise ImageError(
+            f"{self._order.path} was changed while it was converted; nothing of it is used. See what writes to it "
+            "(a running guest, a copy that is not complete), then run again: it begins anew"
+        )
 
     # ---- verify, name, look again
 
@@ -297,7 +304,10 @@ class Work:
             with timed(self._outcome, "checksum"):
                 self._record.checksum = verify.checksum(found, self._record.virtual_size, self._means)
         self._require_unchanged()
-        self._record.state = "naming"
+        place = self._plan.place
+        place.check_kept()  # while it is open, and nothing else can have its identity
+        now = place.unfinished()
+        self._record.state, self._record.stamp = "naming", now.stamp if now else ()
         self._save()
 
     def _strict(self, fd: int) -> None:
@@ -315,8 +325,11 @@ class Work:
         self._record.strict = True
 
     def _name(self) -> None:
+        self._record.target = self._plan.place.finish()
+        self._settle()
+
+    def _settle(self) -> None:
         record, place = self._record, self._plan.place
-        record.target = place.finish()
         now = place.finished()
         record.stamp = now.stamp if now else ()
         record.state = "verified" if record.content_id else "copied"
@@ -337,7 +350,7 @@ class Work:
                 self._strict(fd)
             if self._order.checksum and not record.checksum:
                 record.checksum = verify.checksum(found, record.virtual_size, self._means)
-        self._name()
+        self._settle()
 
     def _reopened(self, fd: int) -> Target:
         if self._record.format == "raw":

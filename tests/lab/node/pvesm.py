@@ -24,6 +24,13 @@ class Refused(Exception):
         super().__init__(message)
 
 
+def _check_vmid(vmid: int) -> None:
+    """`pve-vmid` in pve-common, PVE/JSONSchema.pm."""
+    for wrong, word, limit in ((vmid < 100, "minimum", 100), (vmid > 999999999, "maximum", 999999999)):
+        if wrong:
+            raise Refused(f"400 Parameter verification failed.\nvmid: value must have a {word} value of {limit}")
+
+
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise Refused(f"400 unable to parse option\n{message}")
@@ -83,6 +90,8 @@ class Pvesm:
         parser.add_argument("storage")
         parser.add_argument("--vmid", type=int)
         given = parser.parse_args(arguments)
+        if given.vmid is not None:
+            _check_vmid(given.vmid)
         rows = self._storages.list(given.storage, given.vmid)
         width = max((len(row.volid) for row in rows), default=0)
         digits = len(str(max((row.size for row in rows), default=0)))
@@ -99,6 +108,7 @@ class Pvesm:
         found = re.fullmatch(r"(\d+)([MG]?)", given.size)
         if not found:
             raise Refused("400 Parameter verification failed.\nsize: value does not match the regex pattern")
+        _check_vmid(int(given.vmid))
         image_format = given.format
         ending = re.search(r"\.(raw|qcow2|vmdk)$", given.filename)
         if ending and image_format and image_format != ending[1]:

@@ -4,9 +4,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -15,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.diskwright.proxmox.plugins.module_utils._image import space, verify
+from ansible_collections.diskwright.proxmox.plugins.module_utils._image import copy, space, target, verify
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.lock import held
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.orders import Verify
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.plans import Action
@@ -280,6 +282,119 @@ def test_source_that_changes_under_way(state: Path, web: Path, tmp_path: Path, m
     assert only(tmp_path) == ["out", "source", "state"]
 
 
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+def test_target_that_is_taken_away_under_way(
+    image_format: str, how: str, state: Path, web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was verified is not what is there: that is no success, and what is there is not touched."""
+    dest, partial, real = tmp_path / "out", tmp_path / "out.partial", verify.Comparison.run
+
+    def meddle(self: verify.Comparison) -> None:
+        real(self)
+        partial.unlink()
+        if how == "replaced":
+            partial.write_bytes(bytes(SIZE))
+
+    words = {"dest": str(dest), "format": image_format}
+    with monkeypatch.context() as patched:
+        patched.setattr(verify.Comparison, "run", meddle)
+        found = convert(state, web, **words)
+    assert f"{partial} was removed or replaced by something else while it was written" in found.error
+    assert "run again: it begins anew" in found.error
+    assert not found.verified
+    assert not dest.exists()
+    again = convert(state, web, **words)
+    assert (again.error, again.verified) == ("", True)
+    assert read_back(dest, image_format, tmp_path) == content()
+
+
+@pytest.mark.parametrize("name", ["out", "out.partial"])
+def test_something_else_in_the_place_of_what_is_complete(name: str, state: Path, web: Path, tmp_path: Path) -> None:
+    """Killed just before or after the renaming; before the next run, somebody puts another file there."""
+    words = {"dest": str(tmp_path / "out")}
+    convert(state, web, **words)
+    (journal,) = (state / "convert").glob("*.json")
+    journal.write_text(json.dumps({**json.loads(journal.read_text()), "state": "naming"}))
+    (tmp_path / "out").unlink()
+    (tmp_path / name).write_bytes(bytes(SIZE))
+    before = snapshot(tmp_path)
+    for found in (look(state, web, **words), convert(state, web, **words)):
+        assert f"{name} was changed or replaced by something else since it was complete" in found.error
+    assert {key: value for key, value in snapshot(tmp_path).items() if not key.endswith(".lock")} == {
+        key: value for key, value in before.items() if not key.endswith(".lock")
+    }
+
+
+def test_target_of_another_image(state: Path, web: Path, tmp_path: Path) -> None:
+    """It is not this image that has changed, and the advice is not to remove a good conversion of the other."""
+    other = source(tmp_path / "other", disk=content(seed=8))
+    dest, words = tmp_path / "out", {"dest": str(tmp_path / "out")}
+    convert(state, other, **words)
+    for found in (look(state, web, **words), convert(state, web, **words)):
+        assert f"{web}: {dest} was made from {other} on " in found.error
+        assert "Choose another dest" in found.error
+        assert "emove" not in found.error
+    (journal,) = (state / "convert").glob("*.json")
+    journal.write_text(json.dumps({**json.loads(journal.read_text()), "state": "begun", "done": 0, "finished": ""}))
+    dest.rename(tmp_path / "out.partial")
+    for found in (look(state, web, **words), convert(state, web, **words)):
+        assert f"{web}: {dest}.partial was made from {other}, not from this image; it is not touched" in found.error
+    assert read_back(tmp_path / "out.partial", "raw", tmp_path) == content(seed=8)
+
+
+def test_source_that_is_renamed_under_way(
+    state: Path, web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, away = copy.Copier.run, tmp_path / "away.vmdk"
+
+    def meddle(self: copy.Copier, start: int) -> None:
+        real(self, start)
+        web.rename(away)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(copy.Copier, "run", meddle)
+        found = convert(state, web, dest=str(tmp_path / "out"))
+    assert f"{web} was renamed, moved or removed while {web} was converted. Put it back" in found.error
+    away.rename(web)
+    again = convert(state, web, dest=str(tmp_path / "out"))
+    assert (again.error, again.resumed, again.notes) == ("", True, [])
+    assert read_back(tmp_path / "out", "raw", tmp_path) == content()
+
+
+def test_slow_copy_has_not_run_in_vain(
+    state: Path, web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is done lasts after a while, however little it is; and nothing done is nothing gone on with."""
+    words = {"dest": str(tmp_path / "out")}
+    commits: list[int] = []
+    real, broken = os.pwrite, [12 * MIB]
+
+    def failing(fd: int, data: bytes, offset: int) -> int:
+        if os.readlink(f"/proc/self/fd/{fd}").endswith(".partial") and offset >= broken[0]:
+            raise OSError(5, "Input/output error")
+        return real(fd, data, offset)
+
+    def saved() -> dict[str, Any]:
+        (journal,) = (state / "convert").glob("*.json")
+        found: dict[str, Any] = json.loads(journal.read_text())
+        return found
+
+    monkeypatch.setattr(os, "pwrite", failing)
+    assert "Input/output error" in convert(state, web, **words).error
+    assert saved()["done"] == 0
+    again = convert(state, web, **words)
+    assert (again.action, again.resumed) == (Action.CONVERT, False)
+    monkeypatch.setattr(copy, "COMMIT_SECONDS", 0.0)
+    convert(state, web, **words)
+    commits.append(saved()["done"])
+    assert commits[0] in (8 * MIB, 12 * MIB)
+    monkeypatch.undo()
+    again = convert(state, web, **words)
+    assert (again.error, again.action, again.resumed) == ("", Action.RESUME, True)
+    assert read_back(tmp_path / "out", "raw", tmp_path) == content()
+
+
 def test_bad_memory_or_disk(state: Path, web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A target that does not give back what was written: written once more, then given up."""
     dest, real = tmp_path / "out", os.pwrite
@@ -306,6 +421,11 @@ def test_bad_memory_or_disk(state: Path, web: Path, tmp_path: Path, monkeypatch:
     [
         ({}, "say either dest (a file) or storage and vmid (a volume)"),
         ({"storage": "local"}, "storage needs vmid"),
+        ({"storage": "local", "vmid": 5}, "vmid=5 is out of range; Proxmox VE numbers guests from 100 to 999999999"),
+        ({"dest": "out.raw"}, "dest=out.raw is no absolute path; begin it with /"),
+        ({"dest": "D/out.qcow2"}, "promises qcow2 by its ending, and format=raw is made; choose format=qcow2"),
+        ({"dest": "D/out.vmdk"}, "and format=raw is made; choose a name that ends in .raw"),
+        ({"dest": "D/out.img", "format": "qcow2"}, "promises raw by its ending, and format=qcow2 is made"),
         ({"dest": "D/out", "vmid": 100}, "vmid goes with storage, not with dest"),
         ({"dest": "D/out", "size": 5 * MIB}, "size=5 MiB is smaller than the disk, which has 14 MiB"),
         ({"dest": "D/out", "compress": True}, "compress=true is for qcow2; leave it out or choose format=qcow2"),
@@ -359,10 +479,26 @@ def test_journal_of_another_making(state: Path, web: Path, tmp_path: Path) -> No
     words = {"dest": str(tmp_path / "out")}
     convert(state, web, **words)
     (journal,) = (state / "convert").glob("*.json")
-    journal.write_text("{}")
-    assert "is no journal of a conversion" in convert(state, web, **words).error
-    journal.write_text("garbage")
-    assert "is no journal of a conversion" in convert(state, web, **words).error
+    record = json.loads(journal.read_text())
+    wrong = {
+        "{}": "another version",
+        "garbage": "Expecting value",
+        "[]": "another version",
+        json.dumps({**record, "size": "abc"}): 'its size is "abc"',
+        json.dumps({**record, "done": True}): "its done is true",
+        json.dumps({**record, "stamp": ["x"]}): 'its stamp is ["x"]',
+        json.dumps({**record, "member": None}): "its member is null",
+        json.dumps({**record, "state": "ready"}): "its state is 'ready'",
+        json.dumps({**record, "done": -1}): "after -1 of",
+        json.dumps({name: value for name, value in record.items() if name != "size"}): "'size'",
+    }
+    for text, says in wrong.items():
+        journal.write_text(text)
+        for found in (look(state, web, **words), convert(state, web, **words)):
+            assert f"{journal} is no journal of a conversion (" in found.error
+            assert says in found.error
+            assert "remove it and run again" in found.error
+    assert read_back(tmp_path / "out", "raw", tmp_path) == content()
 
 
 def test_two_runs_at_a_time(state: Path, web: Path, tmp_path: Path) -> None:
@@ -390,13 +526,36 @@ def small(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(folder)], check=True)
 
 
+@pytest.mark.parametrize("place", ["convert", "staging"])
+def test_full_state_folder_is_named(place: str, web: Path, small: Path, tmp_path: Path) -> None:
+    """It is neither the source nor the target that has no room."""
+    name = "qcow2-off" if place == "staging" else "raw"
+    state, words = small / "state", {"dest": str(tmp_path / "out"), **TARGETS[name]}
+    (small / "ballast").write_bytes(bytes(11 * MIB))
+    with contextlib.suppress(OSError), (small / "more").open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    if place == "staging":  # enough for the journal
+        os.truncate(small / "more", (small / "more").stat().st_size - (1 << 17))
+    found = convert(state, web, **words)
+    where = r"\S*" if place == "convert" else ""
+    assert re.match(rf"{small}/state/{place}{where}: no room left \(No space left on device\), which is", found.error)
+    assert f"which is needed for {tmp_path}/out" in found.error or f"which is needed for {web}" in found.error
+    assert not (tmp_path / "out").exists()
+    for name in ("ballast", "more"):
+        (small / name).unlink()
+    assert convert(state, web, **words).error == ""
+    assert read_back(tmp_path / "out", words["format"], tmp_path).rstrip(b"\0") == content().rstrip(b"\0")
+
+
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
 def test_too_little_room_is_refused_first(image_format: str, state: Path, web: Path, small: Path) -> None:
     for found in (
         look(state, web, dest=str(small / "out"), format=image_format),
         convert(state, web, dest=str(small / "out"), format=image_format),
     ):
-        assert "are needed and 12 MiB are free; make room or choose another place" in found.error
+        assert re.search(r"out: 4\.\d+ MiB are needed, 64 MiB beside it are to stay free, and ", found.error)
+        assert "12 MiB are free; make room or choose another place" in found.error
     assert list(small.iterdir()) == []
 
 
@@ -405,13 +564,16 @@ def test_full_disk_keeps_what_is_done(
     name: str, state: Path, web: Path, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(space, "MARGIN", 0)
+    for kind in (target.Target, target.PackedTarget):
+        monkeypatch.setattr(kind, "slice", 1)
     (small / "ballast").write_bytes(bytes(2 * MIB))
     words = {"dest": str(small / "out"), **TARGETS[name]}
     with monkeypatch.context() as patched:
         patched.setattr(space, "available", lambda folder: 1 << 40)  # as if it had been free a moment ago
         (small / "more").write_bytes(bytes(7 * MIB))
         found = convert(state, web, **words)
-    assert "what is written so far is kept" in found.error or "failed with status 1" in found.error
+    full = f"{small}/out.partial: no room left (No space left on device); what is safely written is kept"
+    assert full in found.error or "failed with status 1" in found.error
     assert not (small / "out").exists()
     assert (small / "out.partial").exists()
     (small / "more").unlink()
@@ -430,11 +592,11 @@ def test_file_size_limit(state: Path, web: Path, tmp_path: Path) -> None:
         found = convert(state, web, **words)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert "no room left (File too large)" in found.error
+    assert f"{tmp_path}/out.partial: no room left (File too large); " in found.error
     assert "run again: it goes on from there" in found.error
     assert not (tmp_path / "out").exists()
     again = convert(state, web, **words)
-    assert (again.error, again.resumed) == ("", True)
+    assert (again.error, again.resumed) == ("", False)  # the file could not even be made
     assert read_back(tmp_path / "out", "raw", tmp_path) == content()
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ansible_collections.diskwright.proxmox.plugins.module_utils._image import guests, pvesm
+from ansible_collections.diskwright.proxmox.plugins.module_utils._image import guests, pvesm, verify
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.orders import Verify
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.plans import Action
 from lab import Lab, node
@@ -118,7 +118,7 @@ def test_device_compared_by_qemu(kind: str, way: Verify, devices: Storages, stat
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        ({"storage": "nosuch"}, "storage nosuch: 400 Parameter verification failed.\nstorage: No such storage."),
+        ({"storage": "nosuch"}, "storage nosuch: this node has no such storage; it has btrfs, ceph, "),
         ({"storage": "disabled"}, "storage disabled is not active on this node"),
         ({"storage": "tank", "format": "qcow2"}, "storage tank (zfspool) can't hold qcow2; it holds raw"),
         ({"storage": "thick", "format": "qcow2"}, "snapshot-as-volume-chain option need to be enabled"),
@@ -131,13 +131,20 @@ def test_refusals(words: dict[str, Any], says: str, storages: Storages, state: P
         assert volumes(storages, sid) == []
 
 
+@pytest.mark.parametrize(("vmid", "limit"), [(99, "minimum value of 100"), (10**9, "maximum value of 999999999")])
+def test_numbers_that_pve_takes_for_no_guest(vmid: int, limit: str, storages: Storages) -> None:
+    with pytest.raises(pvesm.PveError, match=f"vmid: value must have a {limit}"):
+        pvesm.allocate("local", vmid, f"vm-{vmid}-web.raw", MIB, "raw")
+    assert volumes(storages, "local") == []
+
+
 def test_thick_storage_needs_the_whole_size(state: Path, web: Path, tmp_path: Path, monkeypatch: Any) -> None:
     thick = {"type": "lvm", "vgname": "vg", "content": "images", "total": 50 * MIB}
     lab = Lab(tmp_path / "lab", {"files": {}, "storages": {"thick": thick}})
     monkeypatch.setenv("PATH", node.environment(lab.state, tmp_path / "bin")["PATH"])
     found = look(state, web, storage="thick", vmid=120, size=40 * MIB)
     assert "thick:vm-120-web-" in found.error
-    assert "104 MiB are needed and 50 MiB are free; make room or choose another place" in found.error
+    assert "40 MiB are needed, 64 MiB beside it are to stay free, and 50 MiB are free; make room" in found.error
 
 
 def test_without_pve(state: Path, web: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,6 +203,27 @@ def test_resumed(sid: str, image_format: str, devices: Storages, state: Path, we
     assert (again.error, again.resumed, again.target) == ("", True, done.target)
     assert volumes(devices, sid) == [done.target]
     assert_holds(devices, done.target, image_format, tmp_path)
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced"])
+def test_volume_that_is_taken_away_under_way(
+    how: str, storages: Storages, state: Path, web: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = verify.Comparison.run
+
+    def meddle(self: verify.Comparison) -> None:
+        real(self)
+        (volid,) = volumes(storages, "local")
+        size = storages.file(volid).stat().st_size
+        storages.file(volid).unlink()
+        if how == "replaced":
+            storages.file(volid).write_bytes(bytes(size))
+
+    monkeypatch.setattr(verify.Comparison, "run", meddle)
+    found = convert(state, web, storage="local", vmid=120)
+    assert "was removed or replaced by something else while it was written" in found.error
+    assert not found.verified
+    monkeypatch.undo()
 
 
 def test_unfinished_volume_of_a_source_that_changed(storages: Storages, state: Path, web: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -103,9 +104,30 @@ def test_refused_among_good(tmp_path: Path) -> None:
         ("folder-link.vmdk", "", "file-not-regular"),
         ("good.vmdk", "", "vmdk"),
         ("link.vmdk", "", "file-not-regular"),
-        ("orphan-flat.vmdk", "", "format-unknown"),
+        ("orphan-flat.vmdk", "", "extent-alone"),
         ("short.vmdk", "", "extent-truncated"),
     ]
+
+
+def test_names_that_are_not_utf8(tmp_path: Path) -> None:
+    """They are refused, in words that a result can hold, and the others are still listed."""
+    image = good("raw", tmp_path / "good")
+    folder = os.fsencode(tmp_path)
+    for name in (b"\xff\xfe.vmdk", b"\xff.ova", b"caf\xe9/inside.img", "gut-ä.img".encode()):
+        os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
+        shutil.copy(os.fsencode(image), os.path.join(folder, name))
+    found = look(str(tmp_path))
+    assert told(found, tmp_path) == [
+        ("gut-ä.img", "", "raw"),
+        (r"\xff.ova", "", "name-not-plain"),
+        (r"\xff\xfe.vmdk", "", "name-not-plain"),
+        (r"caf\xe9", "", "name-not-plain"),
+        (f"good/{image.name}", "", "raw"),
+    ]
+    reasons = [one.refused.reason for one in found if one.refused]
+    assert reasons[1] == r"\xff\xfe.vmdk: has a name that is not UTF-8; rename it"
+    assert reasons[2] == rf"{tmp_path}/caf\xe9: has a name that is not UTF-8; rename it"
+    assert "\n".join([*reasons, *(one.path for one in found)]).encode()  # a result is UTF-8
 
 
 def test_a_hostile_descriptor_hides_no_other_image(tmp_path: Path) -> None:
