@@ -261,6 +261,11 @@ images:
       type: str
       returned: always
       sample: ""
+    vmid:
+      description: The guest that the volume is for, or V(null).
+      type: int
+      returned: always
+      sample: 120
     action:
       description:
         - V(convert), V(resume), V(name) (only the name was missing), V(verify) or V(reread) (a finished target was

@@ -609,8 +609,8 @@ def test_nothing_is_attached_of_a_guest_that_lacks_an_image() -> None:
     converted = {
         "failed": True,
         "images": [
-            {"path": "/in/a/a.vmdk", "member": "", "volume": "local-lvm:vm-100-a-01234567"},
-            {"path": "/in/b/b.vmdk", "member": "", "volume": "", "error": "no space"},
+            {"path": "/in/a/a.vmdk", "member": "", "vmid": 100, "volume": "local-lvm:vm-100-a-01234567"},
+            {"path": "/in/b/b.vmdk", "member": "", "vmid": 101, "volume": "", "error": "no space"},
         ],
     }
     now = state(two(), created=CREATED, converted=converted)
@@ -622,12 +622,46 @@ def test_nothing_is_attached_of_a_guest_that_lacks_an_image() -> None:
 
 
 def test_a_refused_attachment_is_a_failure_of_its_guest() -> None:
-    converted = {"images": [{"path": f"/in/{n}/{n}.vmdk", "member": "", "volume": f"local:{n}"} for n in "ab"]}
+    pairs = (("a", 100), ("b", 101))
+    rows = [{"path": f"/in/{n}/{n}.vmdk", "member": "", "vmid": vmid, "volume": f"local:{n}"} for n, vmid in pairs]
+    converted = {"images": rows}
     attached = {"failed": True, "guests": [{"vmid": 100, "failed": True, "errors": ["locked"]}, {"vmid": 101}]}
     end = state(two(), created=CREATED, converted=converted, attached=attached)
     assert {row["name"]: (row["status"], row["errors"]) for row in end["report"]} == {
         "a": ("failed", ["locked"]), "b": ("imported", []),
     }  # fmt: skip
+
+
+def from_one_image(**words: Any) -> dict[str, Any]:
+    """A plan of two guests that come from one image."""
+    mine = sources(*({"path": "/in/x.vmdk", "name": name, **words} for name in "ab"), defaults={"storage": "local"})
+    found = {"images": [image("/in/x.vmdk")]}
+    made: dict[str, Any] = FILTERS["import_plan"](
+        mine, {"guests": [], "storages": {"pve1": STORAGES}}, "pve1", [found, found]
+    )
+    return made
+
+
+def test_one_image_for_two_guests() -> None:
+    """Each gets its own volume, and is told its own errors."""
+    made = from_one_image(memory=64)
+    now = state(made, created=CREATED)
+    assert [(row["path"], row["vmid"]) for row in now["images"]] == [("/in/x.vmdk", 100), ("/in/x.vmdk", 101)]
+    rows = [{**row, "volume": f"local:{row['vmid']}/x.raw"} for row in now["images"]]
+    after = state(made, created=CREATED, converted={"images": rows})
+    assert [(one["vmid"], one["disks"][0]["volume"]) for one in after["layouts"]] == [
+        (100, "local:100/x.raw"), (101, "local:101/x.raw"),
+    ]  # fmt: skip
+    assert [one["disks"][0]["volume"] for one in after["report"]] == ["local:100/x.raw", "local:101/x.raw"]
+    failed = {"failed": True, "images": [rows[0], {**rows[1], "volume": "", "error": "no room"}]}
+    end = state(made, created=CREATED, converted=failed)
+    assert ([one["vmid"] for one in end["layouts"]], end["failed"]) == ([100], ["b: x.vmdk: no room"])
+
+
+def test_in_check_mode_one_image_for_two_new_guests_is_asked_about_once() -> None:
+    """Both would get the next free number, which is the same for both as long as nothing is made."""
+    created = {"results": [{**row, "vmid": 100} for row in CREATED["results"]]}
+    assert len(state(from_one_image(memory=64), created=created, check=True)["images"]) == 1
 
 
 def test_a_step_that_fails_as_a_whole_fails_every_guest() -> None:
