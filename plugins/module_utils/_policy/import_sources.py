@@ -271,7 +271,6 @@ def _moved(source: Source, offered: Found) -> Found:
 
 def _image(row: _Data) -> Image:
     member, path = str(row.get("member") or ""), str(row.get("path") or "")
-    refused = as_mapping(row.get("refused"))
     name = member or posixpath.basename(path)
     return Image(
         path=path,
@@ -283,8 +282,20 @@ def _image(row: _Data) -> Image:
         fingerprint=str(row.get("fingerprint") or ""),
         files=tuple(map(str, _items(row.get("files")))),
         chain=max(1, len(_items(row.get("chain")))),
-        refused=Against(str(refused["code"]), name, str(refused["reason"])) if refused else None,
+        refused=_refused(row, name),
     )
+
+
+def _refused(row: _Data, name: str) -> Against | None:
+    refused = as_mapping(row.get("refused"))
+    if refused:
+        return Against(str(refused["code"]), name, str(refused["reason"]))
+    later = " or ".join(map(str, _items(row.get("snapshots"))))
+    if later:
+        problem = f"{later} beside it goes on from it, so this is the state before a snapshot"
+        remedy = f"name {later}, or the folder; or, if that old state is what you want, move the snapshots away"
+        return Against("snapshot-later", name, f"{problem}; {remedy}")
+    return None
 
 
 def _machine(row: _Data) -> Machine:

@@ -289,6 +289,7 @@ def test_labels_are_those_of_conversions(name: str) -> None:
         ({}, {"failed": True, "msg": "/in/web1: no such file"}, "not-inspected", "no such file"),
         ({}, {"images": [], "machines": []}, "no-image", "correct the path"),
         ({}, {"images": [refused("/in/web1/web1.vmdk")]}, "extent-truncated", "web1.vmdk: it is too short; copy it"),
+        ({}, {"images": [image(snapshots=["a-000002.vmdk"])]}, "snapshot-later", "web1.vmdk: a-000002.vmdk beside it"),
         ({"storage": "nosuch"}, ova("a.vmdk"), "storage-unusable", "write one of local, local-lvm, nas"),
         ({"storage": "iso"}, ova("a.vmdk"), "storage-unusable", "holds no disks on pve1"),
         ({"storage": "down"}, ova("a.vmdk"), "storage-unusable", "is not active on pve1"),
