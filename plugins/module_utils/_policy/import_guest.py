@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from .._core.drive import volume_name
+from .._core.errors import Refusal
 from .._core.guest import Guest
 from .._core.slot import DISK_BUSES, Slot
 from .._core.storage import Storage
@@ -100,7 +101,10 @@ class GuestPlan:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One guest of a source, before anything is decided."""
+    """One guest of a source, before anything is decided.
+
+    :param strays: what the user says of disks that the source does not have.
+    """
 
     source: Source
     images: tuple[Image, ...]
@@ -109,6 +113,7 @@ class Subject:
     alone: bool = True
     elsewhere: bool = False
     unseen: bool = False
+    strays: tuple[Against, ...] = ()
 
     def word(self, key: str) -> object:
         """What the user says, or else the OVF, or else the defaults."""
@@ -166,3 +171,10 @@ def is_whole(subject: Subject, guest: Guest) -> bool:
     All that there is to go by where PVE itself imports, since its volumes do not tell what they were made from.
     """
     return guest.name == subject.name and len(own_disks(guest)) >= len(subject.images)
+
+
+def told(refusal: Refusal, file: str, code: str = "not-understood") -> Against:
+    """What the core refuses, of a disk or of the guest as a whole: its own words without the guest's name."""
+    where = "" if file else refusal.slot
+    text = str(replace(refusal, guest=where or "guest", slot=""))
+    return Against(code, file, text if where else text.removeprefix("guest: "))

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from .._core.errors import ParseError
+from .._core.options import read_boolean
 
 _Data = Mapping[str, object]
 #: Where a source may come from; each has one of them.
@@ -25,6 +26,8 @@ KEYS = (*ORIGINS, "host", "vmid", "name", "create", "storage", "format", "networ
         "disks", "boot", *HARDWARE)  # fmt: skip
 _FIRMWARE = {"bios": "seabios", "efi": "ovmf", "uefi": "ovmf", "seabios": "seabios", "ovmf": "ovmf"}
 MIB = 1024**2
+#: How alike a name must be to be what was meant. "state" is not "storage".
+LIKELY = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,6 +135,14 @@ class Source:
             if isinstance(disks, Mapping) and isinstance(disks.get(name), Mapping):
                 return as_mapping(disks[name])
         return {}
+
+    def skips(self, image: Image) -> bool:
+        """Whether the user leaves one of its disks out."""
+        value = self.disk(image).get("skip")
+        try:
+            return value is not None and read_boolean(value)
+        except ParseError:
+            return False
 
 
 def as_mapping(value: object) -> _Data:

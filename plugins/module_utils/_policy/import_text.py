@@ -18,7 +18,7 @@ _HARDWARE = ("ostype", "bios", "machine", "cpu", "scsihw", "pool")
 def plan_data(plans: Sequence[GuestPlan], policy: str) -> dict[str, object]:
     """Plans as data: ``guests``, ``lines`` for people, every reason of ``refused`` in a line, paths of ``uploads``."""
     return {
-        "guests": [_guest_data(plan) for plan in plans],
+        "guests": [guest_data(plan) for plan in plans],
         "uploads": [plan.source.path for plan in plans if plan.todo and not plan.against and _is_uploaded(plan)],
         "lines": [line for plan in plans for line in guest_lines(plan, policy)],
         "refused": [f"{plan.key}: {_refusal(one)}" for plan in plans for one in plan.against],
@@ -35,7 +35,8 @@ def _refusal(one: Against) -> str:
     return f"{': '.join(filter(None, (file, one.reason)))} ({one.code})"
 
 
-def _guest_data(plan: GuestPlan) -> dict[str, object]:
+def guest_data(plan: GuestPlan) -> dict[str, object]:
+    """One guest's plan as data."""
     return {
         "key": plan.key,
         "source": plan.source.path,

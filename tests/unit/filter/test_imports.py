@@ -310,6 +310,83 @@ def test_refusals(source: dict[str, Any], found: dict[str, Any], code: str, reas
     assert not any(guest["todo"] for guest in made["guests"])
 
 
+@pytest.mark.parametrize(
+    ("words", "reasons"),
+    [
+        (
+            {"disks": {"a.vmdk": {"slot": "scsi99", "cach": "none", "size": "1M", "aio": "foo", "ssd": "maybe"}}},
+            [
+                "a.vmdk: cach: there is no such option; did you mean cache? (not-understood)",
+                "a.vmdk: slot 'scsi99' does not exist; scsi has scsi0 to scsi30 (not-understood)",
+                "a.vmdk: aio: 'foo' is not allowed; aio takes one of native, threads, io_uring (not-understood)",
+                "a.vmdk: ssd: 'maybe' is not allowed; ssd takes true or false (not-understood)",
+                "a.vmdk: size=1M: the disk has 1 GiB; write that or more (size-too-small)",
+            ],
+        ),
+        (
+            {"disks": {"a.vmdk": {"state": "absent", "queues": 1, "wwn": "x"}}},
+            [
+                "a.vmdk: state: there is no such option; write slot, storage, format, size, skip, unset, or an option "
+                "of the drive (not-understood)",
+                "a.vmdk: queues=1: is not allowed; write a whole number of at least 2 (not-understood)",
+                "a.vmdk: wwn=x: is not allowed; write a text that matches 0x[0-9a-fA-F]{16} (not-understood)",
+            ],
+        ),
+        (
+            {"disks": {"a.vmdk": {"skip": "perhaps"}}},
+            ["a.vmdk: skip=perhaps is not allowed; write true or false (not-understood)"],
+        ),
+        (
+            {"ostype": "win10", "disks": {"a.vmdk": {"iothread": True, "queues": 4}}},
+            [
+                "a.vmdk: iothread=true: Disks on ide and sata do not have the option iothread. (not-possible)",
+                "a.vmdk: queues=4: sata has no such option; it exists on scsi; remove it or use another bus "
+                "(not-understood)",
+            ],
+        ),
+        ({"boot": ["scsi5"]}, ["boot=scsi5: the guest has no such device; it will have scsi0, net0 (not-possible)"]),
+        ({"boot": "scsi0;net1"}, ["boot=net1: the guest has no such device; it will have scsi0, net0 (not-possible)"]),
+    ],
+)  # fmt: skip
+def test_all_that_attaching_would_refuse_is_refused_before_anything_is_made(
+    words: dict[str, Any], reasons: list[str]
+) -> None:
+    """Each mistake of each disk, and the boot order, from the one planner."""
+    made = plan(words, ova("a.vmdk", nics=[{"network": "x"}]))
+    assert made["refused"] == [f"Web-Server-1: {reason}" for reason in reasons]
+    assert [(one["todo"], state(made)["images"]) for one in made["guests"]] == [(False, [])]
+
+
+def test_a_boot_order_is_taken_as_it_is_written() -> None:
+    found = ova("a.vmdk", "b.vmdk", nics=[{"network": "x"}])
+    assert one({"boot": ["scsi1", "net0"]}, found)["boot"] == ["scsi1", "net0"]
+    assert one({"boot": "scsi1;net0"}, found)["boot"] == ["scsi1", "net0"]
+    assert one({"boot": ["scsi0", "net0"], "ostype": "l26"}, {"images": [image()]}, guest(120, "web1"))["boot"]
+
+
+def test_what_a_running_guest_does_not_take_up_is_refused_before_its_disk_is_converted() -> None:
+    there = guest(120, "db1", status="running")
+    (reason,) = plan({"vmid": 120, "tpm": True}, {"images": [image()]}, there)["refused"]
+    assert reason.startswith("db1: tpmstate0: state=present: tpmstate0 can't be added while the guest runs")
+    assert codes({"vmid": 120}, {"images": [image()]}, there) == []
+
+
+@pytest.mark.parametrize("name", ["web1", "web1-flat.vmdk"])
+def test_what_is_said_of_a_disk_that_is_not_there_stops_its_source(name: str) -> None:
+    """It may be what was to be left out."""
+    found = {"images": [image(), image("/in/web1/web1_1.vmdk", fingerprint="f" * 64)]}
+    made = plan({"disks": {name: {"skip": True}}}, found)
+    assert made["refused"] == [
+        f"web1: disks: there is no {name}; write one of web1.vmdk, web1_1.vmdk (disk-unknown)"
+    ]
+    assert state(made)["images"] == []
+
+
+@pytest.mark.parametrize("value", [True, "yes", "true", "on", 1])
+def test_skip_is_taken_in_every_spelling(value: object) -> None:
+    assert slots(one({"disks": {"a.vmdk": {"skip": value}}}, ova("a.vmdk", "b.vmdk"))) == {"b.vmdk": "scsi0"}
+
+
 def test_memory_must_be_known() -> None:
     mine = sources({"path": "/in/web1", "storage": "local"})
     cluster = {"guests": [], "storages": {"pve1": STORAGES}}
