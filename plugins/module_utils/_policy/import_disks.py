@@ -90,10 +90,10 @@ class Disks:
             self._refuse("not-possible", image.name, f"{one.name}={CHOICES[one.name].words(one.value)}: {one.reason}")
         if self.scsihw is None:  # a Windows on SATA gets the controller that it will be moved to
             self.scsihw = found.choices["scsihw"].value
-        return self._disk(image, words, storage, found)
+        return self._disk(image, words, found)
 
     def _storage(self, image: Image, words: Mapping[str, object]) -> Storage | None:
-        name = str(words.get("storage") or self._source.get("storage") or "")
+        name = self._storage_name(words)
         storage = self._around.storages.get(name)
         able = sorted(one.name for one in self._around.storages.values() if "images" in one.content and one.active)
         if not name:
@@ -103,6 +103,9 @@ class Disks:
             remedy = f"write one of {', '.join(able)}"
             self._refuse("storage-unusable", image.name, f"storage={name} {problem} on {self._around.node}; {remedy}")
         return storage
+
+    def _storage_name(self, words: Mapping[str, object]) -> str:
+        return str(words.get("storage") or self._source.get("storage") or "")
 
     def _words(self, image: Image) -> dict[str, object]:
         """What the user says of a disk, without what nothing is called."""
@@ -156,9 +159,7 @@ class Disks:
         )
         return self._around.known.facts(guest, storage, None, extra)
 
-    def _disk(
-        self, image: Image, words: Mapping[str, object], storage: Storage | None, found: Recommendation
-    ) -> DiskPlan:
+    def _disk(self, image: Image, words: Mapping[str, object], found: Recommendation) -> DiskPlan:
         chosen = {name: choice.value for name, choice in found.choices.items()}
         data = recommendation_data(found)["declaration"]
         options = {name: value for name, value in as_mapping(data).items() if name != "format"}
@@ -175,7 +176,7 @@ class Disks:
         return DiskPlan(
             image=image,
             slot=slot,
-            storage=storage.name if storage else "",
+            storage=self._storage_name(words),
             format=str(chosen["format"]),
             size=size,
             options=MappingProxyType({**options, **extra}),

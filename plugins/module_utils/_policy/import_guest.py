@@ -34,6 +34,7 @@ class Around:
     :param storages: what that node sees.
     :param guests: all guests of the cluster that the user may see.
     :param route: ``node`` or ``api``.
+    :param bridges: those of the node that the user may see, ``None`` where nobody has looked; so too the pools.
     """
 
     node: str
@@ -42,6 +43,8 @@ class Around:
     policy: Policy
     known: Known
     route: str = NODE
+    bridges: tuple[str, ...] | None = None
+    pools: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -31,6 +31,7 @@ def make_plans(sources: Sequence[tuple[Source, Found]], around: Around) -> tuple
     subjects = [
         replace(subject, elsewhere=found.elsewhere, unseen=found.unseen, strays=tuple(_strays(source, found)))
         for source, found in sources
+        if not source.mistakes
         for subject in _subjects(source, found)
     ]
     plans = [_plan(subject, around) for subject in subjects]
@@ -48,7 +49,9 @@ def _strays(source: Source, found: Found) -> Iterator[Against]:
 
 def _unusable(sources: Iterable[tuple[Source, Found]]) -> Iterator[GuestPlan]:
     for source, found in sources:
-        if found.error:
+        if source.mistakes:
+            yield _hopeless(source, *(Against("source-wrong", "", mistake) for mistake in source.mistakes))
+        elif found.error:
             yield _hopeless(source, Against("not-inspected", "", found.error))
         elif not found.images and not found.machines:
             yield _hopeless(source, Against("no-image", "", "there is no image and no OVF there; correct the path"))
@@ -65,8 +68,8 @@ def _undescribed(source: Source, found: Found) -> Iterator[GuestPlan]:
             yield _hopeless(source, Against("not-described", image.name, reason))
 
 
-def _hopeless(source: Source, against: Against) -> GuestPlan:
-    return GuestPlan(str(source.given.get("name") or source.path), source, against=(against,))
+def _hopeless(source: Source, *against: Against) -> GuestPlan:
+    return GuestPlan(str(source.given.get("name") or source.path or "a source"), source, against=against)
 
 
 def _subjects(source: Source, found: Found) -> Iterator[Subject]:
@@ -223,14 +226,31 @@ class _Maker:
             data.setdefault("machine", _UEFI_MACHINE)
         data.setdefault("scsihw", scsihw)
         if "memory" not in data and not any(image.refused for image in self._subject.images):
-            self._refuse("memory-unknown", "", "no OVF says how much memory the guest has; write memory, in MiB")
+            self._refuse(
+                "memory-unknown",
+                "",
+                "no OVF says how much memory the guest has; write memory, in MiB, here or in the defaults",
+            )
         if data.get("ostype", "other") == "other" and self._source.given.get("ostype") is None:
             self._warnings.append("no OVF says what system the guest has; write ostype for the right bus and card")
         data["net"] = [self._nic(number, nic) for number, nic in enumerate(self._nics())]
         _read, refusals = read_definition(data)
         for one in refusals:
             self._refuse("not-understood", "", f"{one.option}={one.value} {one.problem}; {one.remedy}")
+        self._check_names(data)
         return {key: value for key, value in data.items() if value not in (None, [])}
+
+    def _check_names(self, data: Mapping[str, object]) -> None:
+        """The pool and the bridges are there: PVE would not miss a bridge before the guest starts."""
+        wanted, around = [("", "pool", data.get("pool"), self._around.pools)], self._around
+        cards = data["net"] if isinstance(data["net"], list) else []
+        wanted += [(f"{nic['slot']}: ", "bridge", nic.get("bridge"), around.bridges) for nic in cards]
+        for where, what, name, known in wanted:
+            if name is not None and known is not None and str(name) not in known:
+                there = f"write one of {', '.join(known)}" if known else "make one, or leave it out"
+                on = f" on {around.node}" if what == "bridge" else ""
+                reason = f"{where}{what}={name}: there is no such {what}{on} that the user may see; {there}"
+                self._refuse(f"{what}-unknown", "", reason)
 
     def _nics(self) -> tuple[Nic, ...]:
         return self._subject.machine.nics if self._subject.machine else ()

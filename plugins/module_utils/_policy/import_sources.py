@@ -117,11 +117,13 @@ class Source:
     :param path: where it is looked at: on the node, or for the API the volume.
     :param given: what the user says of it.
     :param fallback: what holds where neither the user nor an OVF says anything.
+    :param mistakes: what is wrong with what the user says, so that it can't be looked at.
     """
 
     path: str
     given: _Data = field(default_factory=lambda: MappingProxyType({}))
     fallback: _Data = field(default_factory=lambda: MappingProxyType({}))
+    mistakes: tuple[str, ...] = ()
 
     def get(self, key: str) -> object:
         """What the user says, or else the defaults."""
@@ -174,19 +176,20 @@ def read_sources(
     :param spread: whether sources that name no host are shared out among them, each always to the same one.
     :param folder: where what is uploaded is put: on the node, or for the API on a storage.
     :param volumes: the files of volumes, as far as they are known.
-    :raises ParseError: for what can't be a list of sources; all that is wrong is reported together.
+    :returns: with ``mistakes`` where a source can't be used; one that names no host of the play is the first one's.
+    :raises ParseError: for what can't be a list of sources, and for wrong defaults.
     """
     problems = [*_wrong_defaults(defaults)]
-    found: list[Source] = []
-    for number, data in enumerate(_items(sources), 1):
-        wrong = list(_wrong(data, hosts))
-        problems += [f"source {number}: {problem}" for problem in wrong]
-        if not wrong and _handler(as_mapping(data), hosts, spread) == host:
-            found.append(_source(as_mapping(data), defaults, folder, volumes or {}))
     if not isinstance(sources, (list, tuple)):
         problems.append(f"'{sources}' is no list of sources; write a list of dictionaries, each with a path")
+    found, mistaken = [], []
+    for number, data in enumerate(_items(sources), 1):
+        mistakes = tuple(f"source {number}: {problem}" for problem in _wrong(data, hosts))
+        mistaken += mistakes
+        if _handler(as_mapping(data), hosts, spread) == host:
+            found.append(replace(_source(as_mapping(data), defaults, folder, volumes or {}), mistakes=mistakes))
     if problems:
-        raise ParseError("\n".join(problems))
+        raise ParseError("\n".join([*problems, *mistaken]))
     return tuple(found)
 
 
@@ -203,6 +206,17 @@ def _wrong(data: object, hosts: Sequence[str]) -> Iterator[str]:
         yield f"host={data['host']}: it is no host of this play; write one of {', '.join(hosts)}, or leave it out"
     if data.get("path") and not str(data["path"]).startswith("/"):
         yield f"path={data['path']}: it is on the node, so write it in full, from the first slash on"
+    if data.get("vmid") is not None and not re.fullmatch(r"[0-9]{1,9}", str(data["vmid"])):
+        yield f"vmid={data['vmid']} is no number of a guest; write one such as 120, or leave it out"
+    yield from _wrong_disks(data.get("disks"))
+
+
+def _wrong_disks(disks: object) -> Iterator[str]:
+    if disks is not None and not isinstance(disks, Mapping):
+        yield f"disks: '{disks}' is no dictionary; write the name of each disk with what holds for it"
+    for name, words in as_mapping(disks).items():
+        if not isinstance(words, Mapping):
+            yield f"disks: {name}: '{words}' is no dictionary; write {name}: {{slot: scsi0}}, for example"
 
 
 def _wrong_defaults(defaults: object) -> Iterator[str]:
@@ -223,8 +237,8 @@ def _unknown(data: _Data, keys: Sequence[str]) -> Iterator[str]:
 def _handler(data: _Data, hosts: Sequence[str], spread: bool) -> str:
     """The host that handles a source: by its own name for it, not by its place in the list, which changes."""
     if data.get("host"):
-        return str(data["host"])
-    where = zlib.crc32(str(next(data[name] for name in ORIGINS if data.get(name))).encode())
+        return str(data["host"] if data["host"] in hosts else hosts[0])
+    where = zlib.crc32(str(next((data[name] for name in ORIGINS if data.get(name)), "")).encode())
     return hosts[where % len(hosts) if spread else 0]
 
 
@@ -233,7 +247,7 @@ def _source(data: _Data, defaults: _Data, folder: str, volumes: Mapping[str, str
     origin = volumes.get(origin, origin)
     if data.get("upload_from"):
         origin = posixpath.join(folder, posixpath.basename(str(data["upload_from"]).rstrip("/")))
-    return Source(origin, MappingProxyType(dict(data)), MappingProxyType(dict(defaults)))
+    return Source(origin, MappingProxyType(dict(data)), MappingProxyType(dict(as_mapping(defaults))))
 
 
 def read_found(result: object) -> Found:

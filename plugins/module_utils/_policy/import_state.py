@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -59,12 +60,13 @@ class State:
         self._attachment = results.attached
 
     def data(self) -> dict[str, object]:
-        """``images`` for ``image_convert``, ``layouts`` for ``guest_disks``, ``report`` and ``failed``."""
+        """``images`` for ``image_convert``, ``layouts`` for ``guest_disks``, ``report``, ``summary`` and ``failed``."""
         report = [self._report(guest) for guest in self._guests]
         return {
             "images": list(self._to_convert()),
             "layouts": [layout for guest in self._guests for layout in self._layouts(guest)],
             "report": report,
+            "summary": _summary(report),
             "failed": [f"{row['name']}: {text}" for row in report for text in as_lines(row["errors"])],
         }
 
@@ -182,6 +184,19 @@ class State:
         kept = {key: disk.get(key) for key in ("file", "slot", "storage", "format", "virtual_size")}
         told = {key: result.get(key) for key in ("volume", "content_id", "checksum", "verified", "resumed", "seconds")}
         return {**kept, **told}
+
+
+def _summary(report: list[dict[str, object]]) -> str:
+    """How many guests there are of each status, with the names of those that are not imported; '' if nothing is new."""
+    statuses = Counter(str(row["status"]) for row in report)
+    if not set(statuses) - {"unchanged"}:
+        return ""
+    parts = []
+    for status in ("imported", "planned", "unchanged", "refused", "failed"):
+        names = ", ".join(str(row["name"]) for row in report if row["status"] == status)
+        if names:
+            parts.append(f"{statuses[status]} {status}{f' ({names})' if status in ('refused', 'failed') else ''}")
+    return ", ".join(parts)
 
 
 def _larger(disk: _Data) -> dict[str, str]:

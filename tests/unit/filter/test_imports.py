@@ -357,6 +357,20 @@ def test_all_that_attaching_would_refuse_is_refused_before_anything_is_made(
     assert [(one["todo"], state(made)["images"]) for one in made["guests"]] == [(False, [])]
 
 
+def test_bridges_and_pools_that_are_not_there() -> None:
+    """Where nobody has looked, nothing is said."""
+    mine = sources({"path": "/in/x", "storage": "local", "pool": "db", "networks": {"*": "vmbr77"}})
+    found = ova("a.vmdk", nics=[{"network": "x"}, {"network": "y"}])
+    cluster = {"guests": [], "storages": {"pve1": STORAGES}, "bridges": {"pve1": ["vmbr0", "vmbr1"]}, "pools": []}
+    assert FILTERS["import_plan"](mine, cluster, "pve1", [found])["refused"] == [
+        "Web-Server-1: pool=db: there is no such pool that the user may see; make one, or leave it out (pool-unknown)",
+        *(f"Web-Server-1: {slot}: bridge=vmbr77: there is no such bridge on pve1 that the user may see; write one of "
+          "vmbr0, vmbr1 (bridge-unknown)" for slot in ("net0", "net1")),
+    ]  # fmt: skip
+    silent = {**cluster, "bridges": {"pve1": None}, "pools": None}
+    assert FILTERS["import_plan"](mine, silent, "pve1", [found])["refused"] == []
+
+
 def test_a_boot_order_is_taken_as_it_is_written() -> None:
     found = ova("a.vmdk", "b.vmdk", nics=[{"network": "x"}])
     assert one({"boot": ["scsi1", "net0"]}, found)["boot"] == ["scsi1", "net0"]
@@ -392,7 +406,8 @@ def test_memory_must_be_known() -> None:
     cluster = {"guests": [], "storages": {"pve1": STORAGES}}
     made = FILTERS["import_plan"](mine, cluster, "pve1", [{"images": [image()]}])
     assert made["refused"] == [
-        "web1: no OVF says how much memory the guest has; write memory, in MiB (memory-unknown)"
+        "web1: no OVF says how much memory the guest has; write memory, in MiB, here or in the defaults "
+        "(memory-unknown)"
     ]
 
 
@@ -589,6 +604,9 @@ def test_what_is_wrong_with_a_file_is_said_before_it_is_uploaded() -> None:
         ({"path": "/a", "volume": "b:import/c"}, "source 1: path and volume contradict each other"),
         ({"path": "a.ova"}, "path=a.ova: it is on the node, so write it in full, from the first slash on"),
         ({"path": "/a", "nmae": "b"}, "source 1: nmae is not known; write one of path, upload_from, volume, host,"),
+        ({"path": "/a", "vmid": "x"}, "vmid=x is no number of a guest; write one such as 120, or leave it out"),
+        ({"path": "/a", "disks": "x"}, "disks: 'x' is no dictionary; write the name of each disk with what holds"),
+        ({"path": "/a", "disks": {"b": "scsi0"}}, "disks: b: 'scsi0' is no dictionary; write b: {slot: scsi0}"),
         ({"path": "/a", "host": "x"}, "host=x: it is no host of this play; write one of pve1, or leave it out"),
     ],
 )
@@ -602,6 +620,29 @@ def test_all_mistakes_in_sources_are_reported_together() -> None:
     with pytest.raises(AnsibleFilterError) as error:
         FILTERS["import_sources"]([{}, "x", {"path": "y"}], ["pve1"], "pve1", {"path": "/a"})
     assert len(str(error.value).splitlines()) == 4
+
+
+def test_mistakes_in_sources_are_refusals_beside_the_others() -> None:
+    """One source's mistake is that source's; the first host tells of what no host handles."""
+    given_ = [{"path": "/in/web1", "host": "x", "nmae": "b"}, "y", {"path": "/in/a.vmdk", "storage": "nix"}]
+    defaults = {"storage": "local", "memory": 64}
+    mine, others = (
+        FILTERS["import_sources"](given_, ["pve1", "pve2"], host, defaults, keep_mistakes=True)
+        for host in ("pve1", "pve2")
+    )
+    assert others == []
+    found = [None, None, {"images": [image("/in/a.vmdk")]}]
+    made = FILTERS["import_plan"](mine, {"guests": [], "storages": {"pve1": STORAGES}}, "pve1", found)
+    assert [text.partition("; ")[0] for text in made["refused"]] == [
+        "/in/web1: source 1: nmae is not known",
+        "/in/web1: source 1: host=x: it is no host of this play",
+        "a source: source 2: 'y' is no dictionary",
+        "a: a.vmdk: storage=nix is not there on pve1",
+    ]
+    reasons = [f"  x {row['reason']} (source-wrong)" for row in made["guests"][0]["refused"]]
+    assert made["lines"][:4] == ["/in/web1", *reasons, "a source"]
+    assert "  + sata0  1 GiB raw on nix  a.vmdk (vmdk monolithicSparse)" in "\n".join(made["lines"])
+    assert [row["status"] for row in state(made)["report"]] == ["refused"] * 3
 
 
 def test_uploads_get_a_place() -> None:
@@ -760,6 +801,37 @@ def test_the_plan_reads_well() -> None:
         "  + net0      virtio                  not connected",
         "  ? net0 is not connected: networks does not say what 'VM Network' is here",
     ]
+
+
+def test_a_source_without_a_guest_reads_well() -> None:
+    """No number, no node, and its path once."""
+    made = plan({"path": "/tmp/nope"}, {"failed": True, "msg": "/tmp/nope: can't be looked at: no such file"})
+    assert made["lines"] == ["/tmp/nope", "  x /tmp/nope: can't be looked at: no such file (not-inspected)"]
+    assert made["refused"] == ["/tmp/nope: can't be looked at: no such file (not-inspected)"]
+
+
+def test_what_makes_no_sense_is_not_in_the_plan() -> None:
+    words = {"name": "a", "memory": -4, "cores": "x", "ostype": "l26"}
+    made = FILTERS["import_plan"](
+        sources({"path": "/in/a.vmdk", **words}), {"guests": [], "storages": {"pve1": STORAGES}}, "pve1",
+        [{"images": [image("/in/a.vmdk")]}],
+    )  # fmt: skip
+    assert made["lines"][1].startswith("  + guest  1 core ")
+    assert made["lines"][2].startswith("  + scsi0  1 GiB raw without a storage  a.vmdk ")
+    assert [row["code"] for row in made["guests"][0]["refused"]] == ["storage-missing", *["not-understood"] * 2]
+
+
+def test_the_summary_names_those_that_are_not_imported() -> None:
+    found = {"images": [image("/in/a/a.vmdk"), refused("/in/b/b.vmdk"), image("/in/c/c.vmdk", fingerprint="c" * 64)]}
+    made = plan({"path": "/in"}, found)
+    failed = {"item": {"key": "c"}, "failed": True, "msg": "no right"}
+    created = {"results": [{"item": {"key": "a"}, "vmid": 100}, failed]}
+    converted = {"images": [{"path": "/in/a/a.vmdk", "vmid": 100, "volume": "local:a"}]}
+    attached = {"guests": [{"vmid": 100}]}
+    end = state(made, created=created, converted=converted, attached=attached)
+    assert end["summary"] == "1 imported, 1 refused (b), 1 failed (c)"
+    there = guest(120, "web1", {"scsi3": OURS, "scsihw": "lsi"})
+    assert state(plan({"vmid": 120}, {"images": [image()]}, there))["summary"] == ""
 
 
 def test_refusals_read_well() -> None:
