@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import yaml
 from e2e import tiny_linux
-from e2e.kit import Run, run_playbook, started, token_env
+from e2e.kit import Run, play, run_playbook, started, token_env
 from images import GOOD, archive, vmdk
 from images.content import disk, grains
 from images.vmdk import descriptor, sectors, write
@@ -179,7 +179,36 @@ def check_report(folder: Path, volumes: dict[str, str]) -> None:
     assert (row["name"], row["vmid"], row["status"]) == ("web1", 100, "imported")
     assert {entry["slot"]: entry["volume"] for entry in row["disks"]} == volumes
     assert all(entry["verified"] and entry["content_id"] for entry in row["disks"])
-    assert "## web1 (100 on pve1): imported" in (folder / "vmdk-import-pve1.md").read_text()
+    text = (folder / "vmdk-import-pve1.md").read_text()
+    assert "## web1 (100 on pve1): imported" in text
+    assert f"| `web1-disk1.vmdk` | scsi0 | `{volumes['scsi0']}` |" in text
+
+
+def test_the_report_is_read_as_it_is_written(tmp_path: Path) -> None:
+    """Names stay whole; what means something to Markdown means nothing in it."""
+    drive: dict[str, Any] = {"file": "a`b|c.vmdk", "slot": "scsi0", "storage": "local-lvm", "virtual_size": MIB}
+    drive |= {"volume": None, "content_id": None}
+    guest = {"name": "web1", "vmid": 100, "node": "pve1", "source": "/srv/in-1/x_y.vmdk", "status": "failed"}
+    guest |= {"disks": [drive], "refused": ["a_b.vmdk: *5* <b>, _x_ [l](http://e) 2026-11-25"], "errors": ["no\nroom"]}
+    task = {
+        "ansible.builtin.template": {
+            "src": str(TOP / "roles" / "vmdk_import" / "templates" / "import.md.j2"), "dest": str(tmp_path / "x.md"),
+            "lstrip_blocks": True,
+        },
+        "vars": {"report": [{**guest, "warnings": ["- w", "1. w"]}], "generated": "2026-11-25T03:00Z"},
+    }  # fmt: skip
+    run = run_playbook(play([task]), {})
+    assert run.code == 0, run.text
+    assert [line for line in (tmp_path / "x.md").read_text().splitlines() if line][-8:] == [
+        "From `/srv/in-1/x_y.vmdk`",
+        "| Image | Slot | Volume | Size | Content id |",
+        "|---|---|---|---:|---|",
+        r"| a\`b\|c.vmdk | scsi0 | `local-lvm` | 1 MiB |  |",
+        r"- **Refused:** a_b.vmdk: \*5\* &lt;b>, \_x\_ \[l\](http:\//e) 2026-11-25",
+        "- **Failed:** no room",
+        r"- \- w",
+        r"- 1\. w",
+    ]
 
 
 def folder_of(site: Site, name: str) -> Path:
@@ -274,8 +303,8 @@ def test_all_refusals_together_before_anything_is_made(site: Site) -> None:
         "d: pool=nopool: there is no such pool that the user may see; make one, or leave it out (pool-unknown)",
         "d: net0: bridge=vmbr77: there is no such bridge on pve1 that the user may see; write one of vmbr0 "
         "(bridge-unknown)",
-        f"e: disk.vmdk: {head.name} beside it goes on from it, so this is the state before a snapshot; name {head.name}, "
-        "or the folder; or, if that old state is what you want, move the snapshots away (snapshot-later)",
+        f"e: disk.vmdk: {head.name} beside it goes on from it, so this is the state before a snapshot; name "
+        f"{head.name}, or the folder; or, if that old state is what you want, move the snapshots away (snapshot-later)",
         "f: source 6: host=pve9: it is no host of this play; write one of pve1, or leave it out (source-wrong)",
     ]
     for check in (True, False):
