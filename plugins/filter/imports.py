@@ -37,11 +37,15 @@ def _import_sources(
     spread: bool = False,
     folder: str = "/var/tmp/vmdk-import",
     located: Sequence[Data] | None = None,
+    keep_mistakes: bool = False,
 ) -> list[dict[str, t.Any]]:
     """The sources that a host has to do with, each with the ``path`` at which it is looked at."""
     volumes = {str(row["item"]["volume"]): str(row["stdout"]) for row in located or () if row.get("stdout")}
     names = list(map(str, hosts))
     found = read_sources(sources, defaults or {}, host, names, spread=spread, folder=folder, volumes=volumes)
+    mistakes = [] if keep_mistakes else [text for one in found for text in one.mistakes]
+    if mistakes:
+        raise ParseError("\n".join(mistakes))
     return [
         {
             "path": one.path,
@@ -49,6 +53,7 @@ def _import_sources(
             "volume": one.given.get("volume"),
             "given": dict(one.given),
             "fallback": dict(one.fallback),
+            "mistakes": list(one.mistakes),
         }
         for one in found
     ]
@@ -76,16 +81,22 @@ def _import_plan(  # noqa: PLR0913 - a filter's arguments
         policy=load_policy(policy, rules or ()),
         known=read_known(facts),
         route=route,
+        bridges=_names(cluster.get("bridges", {}).get(node)),
+        pools=_names(cluster.get("pools")),
     )
     offers = {str(row["item"]["upload_from"]): row for row in offered or ()}
     pairs = []
     for one, there in zip_longest(sources, inspected):
-        source = Source(str(one["path"]), one["given"], one["fallback"])
+        source = Source(str(one["path"]), one["given"], one["fallback"], tuple(one.get("mistakes") or ()))
         here = read_found(offers.get(str(one["upload_from"])))
         by_node = route == NODE
         found = settle_node(source, read_found(there), here, check=check) if by_node else settle_api(source, here)
         pairs.append((source, found))
     return plan_data(make_plans(pairs, around), policy)
+
+
+def _names(found: Sequence[t.Any] | None) -> tuple[str, ...] | None:
+    return None if found is None else tuple(map(str, found))
 
 
 def _storage(row: Data) -> Storage:

@@ -45,14 +45,15 @@ options:
   gather:
     description:
       - What to read. The list of storages is one call for each node, snapshots are one call for each guest that has
-        any, and one for each snapshot.
+        any, and one for each snapshot. Bridges are one call for each node, pools are one call.
     type: list
     elements: str
-    choices: [guests, snapshots, storages]
+    choices: [guests, snapshots, storages, bridges, pools]
     default: [guests, snapshots, storages]
 notes:
   - The user sees the guests on which it has the right C(VM.Audit), and the storages on which it has C(Datastore.Audit)
-    or C(Datastore.AllocateSpace).
+    or C(Datastore.AllocateSpace), the bridges on which it has C(SDN.Use) or C(SDN.Audit), and the pools on which it has
+    C(Pool.Audit).
 seealso:
   - module: diskwright.proxmox.guest_disks
 """
@@ -231,6 +232,17 @@ guests:
       elements: dict
       returned: if snapshots are gathered
       sample: [{name: before, volumes: ["local-lvm:vm-120-disk-0"]}]
+bridges:
+  description: The bridges that guests can use, by node, SDN's networks among them. V(null) if the node does not answer.
+  returned: if bridges are gathered
+  type: dict
+  sample: {pve1: [vmbr0, vmbr1]}
+pools:
+  description: The resource pools.
+  returned: if pools are gathered
+  type: list
+  elements: str
+  sample: [web]
 findings:
   description: What the policy, or common sense, has against the guests' disks, the worst first.
   returned: with a policy
@@ -338,7 +350,7 @@ storages:
         total: 42949672960
 """
 
-from ..module_utils._ansible.guest_disks_info import GATHER, GuestDisksInfo
+from ..module_utils._ansible.guest_disks_info import GATHER, MORE, GuestDisksInfo
 from ..module_utils._ansible.policy import policy_spec
 from ..module_utils._ansible.runner import run_api_module
 
@@ -353,7 +365,7 @@ def main() -> None:
             "node": {"type": "list", "elements": "str"},
             "pool": {"type": "list", "elements": "str"},
             "tag": {"type": "list", "elements": "str"},
-            "gather": {"type": "list", "elements": "str", "choices": list(GATHER), "default": list(GATHER)},
+            "gather": {"type": "list", "elements": "str", "choices": [*GATHER, *MORE], "default": list(GATHER)},
         },
         GuestDisksInfo,
     )

@@ -204,6 +204,8 @@ notes:
   - With C(async), C(environment) and C(become) it behaves like any other module. With C(async) there is no progress.
   - Raw bytes are copied by the kernel where they can be, qcow2 images are made by the node's own C(qemu-img), which
     also reads qcow2, VHD, VHDX and VDI. It never opens a VMDK or raw image.
+  - A VMDK beside which there are snapshots of it is an old state of its disk. It is converted all the same, with a
+    warning that names the file of the last snapshot.
   - RV(images[].content_id) is the SHA-256 of the disk's size in bytes as text, a line feed, and 32 bytes for each 4 MiB
     of the disk. These are zero bytes if the 4 MiB are all zeros, else the SHA-256 of 8 bytes and of those of its blocks
     of 64 KiB that aren't all zeros. The 8 bytes are a little-endian number whose bit n says that block n is one of
@@ -268,6 +270,11 @@ images:
       type: str
       returned: always
       sample: ""
+    vmid:
+      description: The guest that the volume is for, or V(null).
+      type: int
+      returned: always
+      sample: 120
     action:
       description:
         - V(convert), V(resume), V(name) (only the name was missing), V(verify) or V(reread) (a finished target was

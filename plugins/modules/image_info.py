@@ -157,6 +157,15 @@ images:
           elements: str
           returned: always
           sample: [web-000001.vmdk, web-000001-sesparse.vmdk]
+    snapshots:
+      description:
+        - Where O(path) is a VMDK, the last snapshots of it, files in the same folder. What was named is an old state
+          of the disk then, and these are the files to name.
+        - Empty for what is found in a folder, since that is the last state.
+      type: list
+      elements: str
+      returned: always
+      sample: []
     fingerprint:
       description:
         - SHA-256 over names, sizes, times and inodes of the files, their descriptors, and their first and last MiB. It

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -15,8 +16,8 @@ from typing import Any
 import pytest
 import yaml
 from e2e import tiny_linux
-from e2e.kit import Run, run_playbook, started, token_env
-from images import archive, vmdk
+from e2e.kit import Run, play, run_playbook, started, token_env
+from images import GOOD, archive, vmdk
 from images.content import disk, grains
 from images.vmdk import descriptor, sectors, write
 from lab import Lab, images
@@ -76,11 +77,18 @@ def plan_of(run: Run) -> list[str]:
     return [line for task in shown for line in task.result["msg"]]
 
 
+def said_at_the_end(run: Run) -> str:
+    """What became of the guests, in one line."""
+    (said,) = [task for task in run.tasks if task.task.endswith("Say what became of the guests")]
+    return str(said.result.get("msg", ""))
+
+
 def settled(run: Run) -> None:
     """The run went well and changed nothing."""
     assert run.code == 0, run.text
     assert re.search(r"pve1 .*changed=0 .*failed=0 .*ignored=0", run.stdout), run.stdout
     assert plan_of(run) == []
+    assert said_at_the_end(run) == ""
 
 
 def ova(folder: Path, *contents: bytes, name: str = "web1", **options: Any) -> Path:
@@ -171,7 +179,36 @@ def check_report(folder: Path, volumes: dict[str, str]) -> None:
     assert (row["name"], row["vmid"], row["status"]) == ("web1", 100, "imported")
     assert {entry["slot"]: entry["volume"] for entry in row["disks"]} == volumes
     assert all(entry["verified"] and entry["content_id"] for entry in row["disks"])
-    assert "## web1 (100 on pve1): imported" in (folder / "vmdk-import-pve1.md").read_text()
+    text = (folder / "vmdk-import-pve1.md").read_text()
+    assert "## web1 (100 on pve1): imported" in text
+    assert f"| `web1-disk1.vmdk` | scsi0 | `{volumes['scsi0']}` |" in text
+
+
+def test_the_report_is_read_as_it_is_written(tmp_path: Path) -> None:
+    """Names stay whole; what means something to Markdown means nothing in it."""
+    drive: dict[str, Any] = {"file": "a`b|c.vmdk", "slot": "scsi0", "storage": "local-lvm", "virtual_size": MIB}
+    drive |= {"volume": None, "content_id": None}
+    guest = {"name": "web1", "vmid": 100, "node": "pve1", "source": "/srv/in-1/x_y.vmdk", "status": "failed"}
+    guest |= {"disks": [drive], "refused": ["a_b.vmdk: *5* <b>, _x_ [l](http://e) 2026-11-25"], "errors": ["no\nroom"]}
+    task = {
+        "ansible.builtin.template": {
+            "src": str(TOP / "roles" / "vmdk_import" / "templates" / "import.md.j2"), "dest": str(tmp_path / "x.md"),
+            "lstrip_blocks": True,
+        },
+        "vars": {"report": [{**guest, "warnings": ["- w", "1. w"]}], "generated": "2026-11-25T03:00Z"},
+    }  # fmt: skip
+    run = run_playbook(play([task]), {})
+    assert run.code == 0, run.text
+    assert [line for line in (tmp_path / "x.md").read_text().splitlines() if line][-8:] == [
+        "From `/srv/in-1/x_y.vmdk`",
+        "| Image | Slot | Volume | Size | Content id |",
+        "|---|---|---|---:|---|",
+        r"| a\`b\|c.vmdk | scsi0 | `local-lvm` | 1 MiB |  |",
+        r"- **Refused:** a_b.vmdk: \*5\* &lt;b>, \_x\_ \[l\](http:\//e) 2026-11-25",
+        "- **Failed:** no room",
+        r"- \- w",
+        r"- 1\. w",
+    ]
 
 
 def folder_of(site: Site, name: str) -> Path:
@@ -201,6 +238,9 @@ def test_many_sources_one_refused_one_failing(site: Site) -> None:
     reason = r"broken: disk.vmdk: disk-flat.vmdk: has 5 bytes, .* \(extent-truncated\)"
     assert re.search(reason, stopped.text), stopped.text
     assert site.lab.writes() == []
+    lonely = site.run(sources[-1])
+    assert "Nothing was converted." in lonely.text
+    assert "the others are" not in lonely.text
 
     site.lab.server.fail("POST", "/nodes/pve1/qemu/120/config", 500, "no luck today", times=1)
     first = site.run(*sources, vmdk_import_skip_refused=True)
@@ -216,9 +256,73 @@ def test_many_sources_one_refused_one_failing(site: Site) -> None:
 
     second = site.run(*sources, vmdk_import_skip_refused=True)
     assert second.code == 0, second.text
+    assert said_at_the_end(first) == "3 imported, 1 refused (broken), 1 failed (db1)"
+    assert said_at_the_end(second) == "1 imported, 3 unchanged, 1 refused (broken)"
     assert site.content(120, "scsi1") == contents["more"].ljust(4 * MIB, b"\0")  # a whole extent of the volume group
     assert site.lab.config(120)["scsi0"].startswith("local:120/vm-120-disk-0.raw")
     assert not [task for task in second.tasks if task.changed and "Convert" in task.task]
+
+
+def test_one_image_becomes_the_disks_of_two_guests(site: Site) -> None:
+    """Each has its own volume with the image's bytes, in one run."""
+    content = disk(2 * MIB, seed=21)
+    path = str(vmdk.exported(site.folder, content))
+    words = {"path": path, "storage": "local", "memory": 64, "ostype": "l26"}
+    sources = [{**words, "vmid": vmid, "name": f"g{vmid}"} for vmid in (150, 151)]
+    report = site.folder.parent / "report"
+    run = site.run(*sources, vmdk_import_report_folder=str(report))
+    assert run.code == 0, run.text
+    for vmid in (150, 151):
+        assert site.lab.config(vmid)["scsi0"].startswith(f"local:{vmid}/vm-{vmid}-")
+        assert site.content(vmid, "scsi0") == content
+    rows = json.loads((report / "vmdk-import-pve1.json").read_text())["guests"]
+    assert [row["disks"][0]["volume"].partition("/")[0] for row in rows] == ["local:150", "local:151"]
+    settled(site.run(*sources))
+
+
+def test_all_refusals_together_before_anything_is_made(site: Site) -> None:
+    """Whatever is wrong with sources, disks, guests and what is around them: in check mode as in earnest."""
+    chain = folder_of(site, "chain")
+    head, _content = {one.name: one for one in GOOD}["delta-sesparse-three"].make(chain)
+    web = ova(site.folder, disk(1 * MIB))
+    box = vmdk.exported(folder_of(site, "box"), disk(1 * MIB), "box.vmdk")
+    guest = {"storage": "local", "memory": 64, "ostype": "l26"}
+    sources = [
+        {"path": str(box), "name": "a", **guest, "disks": {"box.vmdk": {"cach": "none", "queues": 1}}},
+        {"path": str(box), "name": "b", **guest, "boot": ["scsi5"]},
+        {"path": str(box), "name": "c", **guest, "disks": {"box": {"skip": True}}},
+        {"path": str(web), "name": "d", "storage": "local", "networks": {"*": "vmbr77"}, "pool": "nopool"},
+        {"path": str(chain / "disk.vmdk"), "name": "e", **guest},
+        {"path": str(box), "name": "f", **guest, "host": "pve9"},
+    ]
+    expected = [
+        "a: box.vmdk: cach: there is no such option; did you mean cache? (not-understood)",
+        "a: box.vmdk: queues=1: is not allowed; write a whole number of at least 2 (not-understood)",
+        "b: boot=scsi5: the guest has no such device; it will have scsi0 (not-possible)",
+        "c: disks: there is no box; write one of box.vmdk (disk-unknown)",
+        "d: pool=nopool: there is no such pool that the user may see; make one, or leave it out (pool-unknown)",
+        "d: net0: bridge=vmbr77: there is no such bridge on pve1 that the user may see; write one of vmbr0 "
+        "(bridge-unknown)",
+        f"e: disk.vmdk: {head.name} beside it goes on from it, so this is the state before a snapshot; name "
+        f"{head.name}, or the folder; or, if that old state is what you want, move the snapshots away (snapshot-later)",
+        "f: source 6: host=pve9: it is no host of this play; write one of pve1, or leave it out (source-wrong)",
+    ]
+    for check in (True, False):
+        run = site.run(*sources, check=check)
+        assert run.code != 0
+        stopped = run.task("diskwright.proxmox.vmdk_import : Stop before anything is converted if anything is refused")
+        assert sorted(stopped.result["msg"].splitlines()) == sorted(["Nothing was converted.", *expected])
+        assert site.lab.writes() == []
+        assert not list((site.folder.parent / "state").glob("**/*"))
+
+
+def test_a_host_that_is_no_node_makes_no_guest(site: Site) -> None:
+    site.env["PATH"] = os.environ["PATH"]
+    box = vmdk.exported(site.folder, disk(1 * MIB), "box.vmdk")
+    run = site.run({"path": str(box), "storage": "local", "memory": 64})
+    assert run.code != 0
+    assert "pve1 can't convert images: pvesm, the tool of a Proxmox VE node, says '" in run.text
+    assert site.lab.writes() == []
 
 
 def test_an_ova_by_the_api_alone(site: Site) -> None:
@@ -248,6 +352,10 @@ def test_the_guide(site: Site, tmp_path: Path) -> None:
     exports = folder_of(site, "exports")
     for number in (1, 2):
         ova(exports, disk(1 * MIB, seed=10 + number), name=f"app{number}0")
+    copied = [disk(1 * MIB, seed=20 + number) for number in (1, 2)]
+    for number, content in enumerate(copied, 1):
+        (site.folder / "copied" / f"box{number}").mkdir(parents=True)
+        vmdk.flat(site.folder / "copied" / f"box{number}", content)
     words = {"vmdk_import_state_dir": str(tmp_path / "state")}
     by_host: dict[str, dict[str, Any]] = {}
     for block in blocks:  # what is for one host is said together, to save runs
@@ -261,9 +369,9 @@ def test_the_guide(site: Site, tmp_path: Path) -> None:
     run = run_playbook(plays, site.env, inventory={"all": {"hosts": {"localhost": {}, "pve1": {}}}}, cwd=tmp_path)
     assert run.code == 0, run.text
     told_of = [task.result["vmdk_import_report"] for task in run.tasks if task.task == "Said afterwards"]
-    assert [row["status"] for rows in told_of for row in rows] == ["imported"] * 6
+    assert [row["status"] for rows in told_of for row in rows] == ["imported"] * 8
     guests = {guest.conf.values["name"]: guest.vmid for guest in site.lab.cluster.guests()}
-    assert sorted(guests) == ["app1", "app10", "app20", "db1", "web1", "win1"]
+    assert sorted(guests) == ["app1", "app10", "app20", "box1", "box2", "db1", "web1", "win1"]
     assert (guests["db1"], guests["win1"]) == (120, 140)
     assert site.content(120, "scsi1") == data.ljust(4 * MIB, b"\0")
     assert site.lab.config(120)["boot"] == "order=scsi0"
@@ -273,6 +381,9 @@ def test_the_guide(site: Site, tmp_path: Path) -> None:
     assert site.content(140, "sata0") == win.ljust(4 * MIB, b"\0")
     assert site.lab.config(140)["scsihw"] == "virtio-scsi-single"
     assert site.lab.config(guests["app20"])["tags"] == "from-vmware"
+    for number, content in enumerate(copied, 1):
+        assert site.content(guests[f"box{number}"], "scsi0") == content.ljust(4 * MIB, b"\0")
+        assert site.lab.config(guests[f"box{number}"])["memory"] == "2048"
     assert "bridge=vmbr0" in site.lab.config(guests["app20"])["net0"]
     assert site.content(guests["app1"], "scsi0").startswith(b"so.vmdk of the lab\n")
     assert {path.name for path in (tmp_path / "import-report").iterdir()} == {

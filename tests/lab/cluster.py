@@ -226,6 +226,13 @@ def _containers(call: Call) -> list[dict[str, Any]]:
     return []
 
 
+def _bridges(call: Call) -> list[dict[str, Any]]:
+    """The node's bridges, whatever type is asked for: the lab has no other interfaces."""
+    return [{"iface": name, "type": "bridge", "active": 1, "autostart": 1, "method": "manual", "method6": "manual"}
+            for name in sorted(call.cluster.bridges)
+            if any(call.allowed(f"/sdn/zones/localnetwork/{name}", right) for right in ("SDN.Use", "SDN.Audit"))]
+
+
 def _pools(call: Call) -> list[dict[str, Any]]:
     pools = sorted(call.cluster.access.pools)
     return [{"poolid": name} for name in pools if call.allowed(f"/pool/{name}", "Pool.Audit")]
@@ -239,6 +246,7 @@ def _pool(call: Call) -> dict[str, Any]:
 
 ROUTES = [
     Route("GET", "/nodes/{node}/lxc", _containers, quick=True),
+    Route("GET", "/nodes/{node}/network", _bridges),
     Route("GET", "/pools", _pools),
     Route("GET", "/pools/{poolid}", _pool),
     Route("GET", "/version", _version, quick=True),

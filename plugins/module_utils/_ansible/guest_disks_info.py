@@ -13,7 +13,7 @@ from .._core.errors import DiskwrightError
 from .._core.guards import find_leftovers
 from .._core.projection import restart_keys
 from .._core.slot import find_slot
-from .._pve.client import ApiError, AuthenticationError, ConnectionFailedError
+from .._pve.client import ApiError, AuthenticationError, ConnectionFailedError, path
 from .._pve.reads import Cluster, GuestEntry, Surroundings, read_guests, read_snapshots
 from .policy import make_audit
 from .report import state_of
@@ -26,6 +26,8 @@ if t.TYPE_CHECKING:
 
 #: What can be read, in the order of the documentation.
 GATHER = ("guests", "snapshots", "storages")
+#: What can be read beside it, by those who ask for it.
+MORE = ("bridges", "pools")
 
 
 class GuestDisksInfo:
@@ -36,6 +38,7 @@ class GuestDisksInfo:
         self._params = params
         self._guests: list[dict[str, t.Any]] = []
         self._storages: dict[str, list[dict[str, t.Any]]] = {}
+        self._more: dict[str, t.Any] = {}
         self._findings: list[dict[str, t.Any]] = []
         self._warnings: list[str] = []
         self._audit = make_audit(params)
@@ -53,6 +56,10 @@ class GuestDisksInfo:
         if "storages" in gather:
             for node in self._nodes(chosen):
                 self._storages[node] = self._storages_of(surroundings, node)
+        if "bridges" in gather:
+            self._more["bridges"] = {node: self._bridges_of(node) for node in self._nodes(chosen)}
+        if "pools" in gather:
+            self._more["pools"] = sorted(str(row["poolid"]) for row in self._client.get(path("pools")))
         if self._audit is not None:
             readable = [guest for guest in guests if not isinstance(guest, ApiError)]
             self._findings = self._audit.findings(self._client, surroundings, readable)
@@ -67,6 +74,17 @@ class GuestDisksInfo:
             self._warnings.append(f"{node}: its storages could not be read: {error}")
             return []
 
+    def _bridges_of(self, node: str) -> list[str] | None:
+        """The bridges of a node that guests may use, those of SDN among them; None, and a warning, if it is silent."""
+        try:
+            rows = self._client.get(path("nodes", node, "network"), {"type": "any_bridge"})
+        except (AuthenticationError, ConnectionFailedError):
+            raise
+        except ApiError as error:
+            self._warnings.append(f"{node}: its bridges could not be read: {error}")
+            return None
+        return sorted(str(row["iface"]) for row in rows)
+
     def execute(self) -> None:
         """Nothing: it only reads."""
 
@@ -75,7 +93,7 @@ class GuestDisksInfo:
         return Result(data=self._data(), warnings=self._warnings)
 
     def _data(self) -> dict[str, t.Any]:
-        data: dict[str, t.Any] = {"guests": self._guests, "storages": self._storages}
+        data: dict[str, t.Any] = {"guests": self._guests, "storages": self._storages, **self._more}
         return data if self._audit is None else data | {"findings": self._findings}
 
     def _check_named(self, cluster: Cluster) -> None:

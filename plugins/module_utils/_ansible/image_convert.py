@@ -147,6 +147,7 @@ def data(outcome: Outcome) -> dict[str, t.Any]:
     return {
         "path": wanted.path,
         "member": wanted.member,
+        "vmid": wanted.vmid or None,
         "action": outcome.action.value,
         "changed": outcome.changed and not outcome.error,
         "dest": outcome.target if wanted.dest and outcome.target else wanted.dest,

@@ -58,6 +58,7 @@ def _image(found: Found) -> dict[str, t.Any]:
         "chain": [
             {"name": member.name, "subformat": member.subformat, "files": list(member.files)} for member in found.chain
         ],
+        "snapshots": list(found.snapshots),
         "fingerprint": found.fingerprint,
         "checksum": found.checksum or None,
         "machine": found.machine or None,

@@ -151,6 +151,11 @@ class _Collector:
             return default
 
 
+def option_names() -> tuple[str, ...]:
+    """How the options of a drive may be written, with underscores and as PVE does."""
+    return tuple(_OPTION_SPELLINGS)
+
+
 def read_layout(data: Mapping[str, object], defaults: Layout | None = None) -> tuple[Layout, tuple[Refusal, ...]]:
     """Read one guest's declaration.
 

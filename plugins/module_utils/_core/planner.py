@@ -351,12 +351,16 @@ def _fill_empty_order(draft: Draft) -> None:
 
 
 def _check_boot(draft: Draft, after: Guest) -> None:
+    refused = {refusal.slot for refusal in draft.refusals}  # whose drives are missing for a reason that is told
     for name in draft.layout.boot or ():
         slot = find_slot(name)
+        if str(slot) in refused:
+            continue
         bootable = [slot for slot in after.configured.drives if not slot.is_firmware]
         if slot is None and name not in after.devices or slot is not None and slot not in bootable:
             present = [*map(str, bootable), *sorted(after.devices)]
-            draft.refuse(None, "boot", name, "the guest has no such device", f"it will have {', '.join(present)}")
+            remedy = f"it will have {', '.join(present)}" if present else "it will have none; leave boot out"
+            draft.refuse(None, "boot", name, "the guest has no such device", remedy)
 
 
 def _revert_first(guest: Guest, layout: Layout, leftovers: tuple[str, ...]) -> tuple[Guest, tuple[Call, ...]]:

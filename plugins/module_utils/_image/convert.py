@@ -20,6 +20,7 @@ from .journal import Journal
 from .lock import held
 from .orders import Order, problems
 from .plans import Action, Plan
+from .snapshots import old_state
 from .work import Outcome, Settings, Work, timed
 
 if t.TYPE_CHECKING:
@@ -111,6 +112,8 @@ class Conversion:
         outcome.resumed = outcome.action in (Action.RESUME, Action.NAME)
         outcome.needed, outcome.free = plan.needed, plan.free
         outcome.notes = list(plan.notes)
+        if plan.action is not Action.NOTHING:
+            outcome.notes += old_state(self._order.path)
         self._note_record(plan)
 
     def _note_record(self, plan: Plan) -> None:

@@ -27,10 +27,11 @@ from .probe_vdi import check_vdi
 from .probe_vhd import check_vhd
 from .probe_vhdx import check_vhdx
 from .runs import SECTOR
+from .snapshots import descriptor_text, last_snapshots
 from .source import Member, Source
 from .verify import manifest
 from .vmdk import Vmdk, open_vmdk
-from .vmdk_descriptor import MAX_BYTES, MAX_DISK, mentioned_names
+from .vmdk_descriptor import MAX_DISK, mentioned_names
 from .vmdk_tables import Flat
 
 if t.TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Found:
     :param files: names of all its files, below the folder of ``path``.
     :param checksum: hex SHA-256 of the disk's content, '' if it was not asked for.
     :param disk: what the OVF says of it.
+    :param snapshots: the last snapshots of it, files beside the one that was named: what was named is an old state.
     """
 
     path: str
@@ -88,6 +90,7 @@ class Found:
     disk: OvfDisk | None = None
     machine: str = ""
     refused: Refused | None = None
+    snapshots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -310,7 +313,9 @@ class _Look:
 
     def one(self) -> Survey:
         """The file that was named."""
-        return Survey(tuple(self._file(self._name)), tuple(self._machines))
+        path = os.path.join(self._folder, self._name)
+        images = (replace(image, snapshots=last_snapshots(path)) for image in self._file(self._name))
+        return Survey(tuple(images), tuple(self._machines))
 
     def all(self, names: list[str]) -> Survey:
         """All files that are called like images."""
@@ -354,16 +359,9 @@ class _Look:
         """What may be the descriptor in a file, b"" if it can't be opened."""
         try:
             with Folder(self._folder) as folder:
-                file = folder.open(name, in_use=True)
+                return descriptor_text(folder, name)
         except ImageError:
             return b""
-        try:
-            start = SECTOR if file.read(0, min(4, file.length)) == b"KDMV" else 0
-            return file.read(start, max(0, min(file.length - start, MAX_BYTES)))
-        except ImageError:
-            return b""
-        finally:
-            os.close(file.fd)
 
     def _file(self, name: str) -> Iterator[Found]:
         """The images of a file: one, or the disks of an OVA or OVF."""

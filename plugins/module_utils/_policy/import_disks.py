@@ -9,10 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from difflib import get_close_matches
 from types import MappingProxyType
 
 from .._core.errors import ParseError
 from .._core.guest import Guest
+from .._core.layout import option_names, read_layout
+from .._core.options import read_boolean
 from .._core.size import human_size, parse_size
 from .._core.slot import DISK_BUSES, SLOT_COUNT, Slot, parse_slot
 from .._core.storage import Storage
@@ -20,8 +23,8 @@ from .choices import CHOICES, read_fixed
 from .engine import DECIDED, Recommendation, recommend
 from .explain import recommendation_data
 from .facts import Facts
-from .import_guest import API, NODE, Around, DiskPlan, Subject, is_whole, label_of, ours, own_disks
-from .import_sources import Against, Image, Source, as_mapping
+from .import_guest import API, NODE, Around, DiskPlan, Subject, is_whole, label_of, ours, own_disks, told
+from .import_sources import LIKELY, Against, Image, Source, as_mapping
 
 #: What PVE's API imports. Source: pve-storage 9.1.7, PVE/Storage.pm and PVE/Storage/Plugin.pm.
 _API_FORMATS = ("raw", "qcow2", "vmdk")
@@ -37,6 +40,7 @@ class Disks:
 
     :param there: the guest, if there is one.
     :ivar against: why they can't be as they are wanted; complete after :meth:`plan`, and so are the warnings.
+    :ivar misplaced: whether a slot that the user has written makes no sense, so that others are not what is meant.
     :ivar scsihw: the guest's controller, once it is decided.
     """
 
@@ -49,6 +53,7 @@ class Disks:
         self._ours = ours(there) if there else {}
         self.against: list[Against] = []
         self.warnings: list[str] = []
+        self.misplaced = False
         self.scsihw = self._controller()
         self._whole = around.route == API and there is not None and is_whole(subject, there)
 
@@ -71,14 +76,13 @@ class Disks:
         if image.refused is not None:
             self.against.append(image.refused)
             return None
-        words = self._source.disk(image)
+        words = self._words(image)
         storage = self._storage(image, words)
         if self._around.route == API:
             self.against += _against_api(self._source, image)
             self._check_place(image, words)
         try:
-            fixed = self._fixed(words)
-            found = recommend(fixed, self._facts(storage), self._around.policy)
+            found = recommend(self._fixed(image, words), self._facts(storage), self._around.policy)
         except ParseError as error:
             self._refuse("not-understood", image.name, str(error))
             return None
@@ -86,10 +90,10 @@ class Disks:
             self._refuse("not-possible", image.name, f"{one.name}={CHOICES[one.name].words(one.value)}: {one.reason}")
         if self.scsihw is None:  # a Windows on SATA gets the controller that it will be moved to
             self.scsihw = found.choices["scsihw"].value
-        return self._disk(image, words, storage, found)
+        return self._disk(image, words, found)
 
     def _storage(self, image: Image, words: Mapping[str, object]) -> Storage | None:
-        name = str(words.get("storage") or self._source.get("storage") or "")
+        name = self._storage_name(words)
         storage = self._around.storages.get(name)
         able = sorted(one.name for one in self._around.storages.values() if "images" in one.content and one.active)
         if not name:
@@ -100,11 +104,44 @@ class Disks:
             self._refuse("storage-unusable", image.name, f"storage={name} {problem} on {self._around.node}; {remedy}")
         return storage
 
-    def _fixed(self, words: Mapping[str, object]) -> dict[str, str | None]:
-        given = {key: value for key, value in words.items() if key in CHOICES or key in ("slot", "unset")}
-        if self._source.get("format") and "format" not in given:
-            given["format"] = self._source.get("format")
-        return read_fixed(given, self.scsihw)
+    def _storage_name(self, words: Mapping[str, object]) -> str:
+        return str(words.get("storage") or self._source.get("storage") or "")
+
+    def _words(self, image: Image) -> dict[str, object]:
+        """What the user says of a disk, without what nothing is called."""
+        words = dict(self._source.disk(image))
+        known = (*_WORDS, *option_names())
+        for name in [name for name in words if name not in known]:
+            likely = get_close_matches(str(name), known, n=1, cutoff=LIKELY)
+            remedy = f"did you mean {likely[0]}?" if likely else f"write {', '.join(_WORDS)}, or an option of the drive"
+            self._refuse("not-understood", image.name, f"{name}: there is no such option; {remedy}")
+            del words[name]
+        return words
+
+    def _fixed(self, image: Image, words: dict[str, object]) -> dict[str, str | None]:
+        """What is decided already. What makes no sense is refused, and taken out of the words."""
+        if self._source.get("format"):
+            words.setdefault("format", self._source.get("format"))
+        for name in [name for name in words if name in CHOICES or name in ("slot", "skip")]:
+            try:
+                if name == "skip":
+                    read_boolean(words[name])
+                else:
+                    read_fixed({name: words[name]})
+            except ParseError as error:
+                text = str(error) if name != "skip" else f"skip={words[name]} is not allowed; write true or false"
+                self._refuse("not-understood", image.name, text)
+                self.misplaced = self.misplaced or name == "slot"
+                del words[name]
+        decided = {name: value for name, value in words.items() if name in (*CHOICES, "slot", "unset")}
+        return read_fixed(decided, self.scsihw)
+
+    def _check_options(self, image: Image, words: Mapping[str, object], slot: Slot) -> None:
+        """Options that no policy decides about: whether the bus has them, and their values."""
+        given = {name: value for name, value in words.items() if name not in (*CHOICES, *_WORDS)}
+        where = Slot(slot.bus, max(slot.index, 0))
+        for one in read_layout({"disks": [{"slot": str(where), **given}]})[1]:
+            self.against.append(told(one, image.name))
 
     def _facts(self, storage: Storage | None) -> Facts:
         guest = self._there or Guest(0, self._subject.name, self._around.node)
@@ -122,9 +159,7 @@ class Disks:
         )
         return self._around.known.facts(guest, storage, None, extra)
 
-    def _disk(
-        self, image: Image, words: Mapping[str, object], storage: Storage | None, found: Recommendation
-    ) -> DiskPlan:
+    def _disk(self, image: Image, words: Mapping[str, object], found: Recommendation) -> DiskPlan:
         chosen = {name: choice.value for name, choice in found.choices.items()}
         data = recommendation_data(found)["declaration"]
         options = {name: value for name, value in as_mapping(data).items() if name != "format"}
@@ -136,10 +171,12 @@ class Disks:
             self._refuse("format-not-made", image.name, "format=vmdk: disks are made raw or qcow2; write one of them")
         named = words.get("slot") and words["slot"] not in DISK_BUSES  # it was read before, so it is a slot
         size = self._size(image, words)
+        slot = parse_slot(str(words["slot"])) if named else Slot(str(chosen["bus"]), -1)
+        self._check_options(image, words, slot)
         return DiskPlan(
             image=image,
-            slot=parse_slot(str(words["slot"])) if named else Slot(str(chosen["bus"]), -1),
-            storage=storage.name if storage else "",
+            slot=slot,
+            storage=self._storage_name(words),
             format=str(chosen["format"]),
             size=size,
             options=MappingProxyType({**options, **extra}),

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from .._core.drive import volume_name
+from .._core.errors import Refusal
 from .._core.guest import Guest
 from .._core.slot import DISK_BUSES, Slot
 from .._core.storage import Storage
@@ -33,6 +34,7 @@ class Around:
     :param storages: what that node sees.
     :param guests: all guests of the cluster that the user may see.
     :param route: ``node`` or ``api``.
+    :param bridges: those of the node that the user may see, ``None`` where nobody has looked; so too the pools.
     """
 
     node: str
@@ -41,6 +43,8 @@ class Around:
     policy: Policy
     known: Known
     route: str = NODE
+    bridges: tuple[str, ...] | None = None
+    pools: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +104,10 @@ class GuestPlan:
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """One guest of a source, before anything is decided."""
+    """One guest of a source, before anything is decided.
+
+    :param strays: what the user says of disks that the source does not have.
+    """
 
     source: Source
     images: tuple[Image, ...]
@@ -109,6 +116,7 @@ class Subject:
     alone: bool = True
     elsewhere: bool = False
     unseen: bool = False
+    strays: tuple[Against, ...] = ()
 
     def word(self, key: str) -> object:
         """What the user says, or else the OVF, or else the defaults."""
@@ -166,3 +174,10 @@ def is_whole(subject: Subject, guest: Guest) -> bool:
     All that there is to go by where PVE itself imports, since its volumes do not tell what they were made from.
     """
     return guest.name == subject.name and len(own_disks(guest)) >= len(subject.images)
+
+
+def told(refusal: Refusal, file: str, code: str = "not-understood") -> Against:
+    """What the core refuses, of a disk or of the guest as a whole: its own words without the guest's name."""
+    where = "" if file else refusal.slot
+    text = str(replace(refusal, guest=where or "guest", slot=""))
+    return Against(code, file, text if where else text.removeprefix("guest: "))

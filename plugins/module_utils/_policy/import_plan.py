@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,26 +17,41 @@ from .._core.guest import Guest
 from .._core.slot import Slot
 from .import_disks import Disks
 from .import_guest import API, NODE, Around, DiskPlan, GuestPlan, Subject, is_whole, ours, own_disks
+from .import_rehearsal import rehearse
 from .import_sources import HARDWARE, Against, Found, Image, Nic, Source, as_mapping
 
 #: What a new guest gets where nobody says anything. Source: pve-manager 9, www/manager6 (its own dialogs).
 _CPU, _UEFI_MACHINE = "x86-64-v2-AES", "q35"
+#: With these a disk has no place or no origin, and what attaching it would be refused for can't be told.
+_NO_PLACE = ("storage-missing", "storage-unusable", "slot-taken", "needs-node")
 
 
 def make_plans(sources: Sequence[tuple[Source, Found]], around: Around) -> tuple[GuestPlan, ...]:
     """Plan every guest of every source. Nothing that is against one keeps another from being planned."""
     subjects = [
-        replace(subject, elsewhere=found.elsewhere, unseen=found.unseen)
+        replace(subject, elsewhere=found.elsewhere, unseen=found.unseen, strays=tuple(_strays(source, found)))
         for source, found in sources
+        if not source.mistakes
         for subject in _subjects(source, found)
     ]
     plans = [_plan(subject, around) for subject in subjects]
     return tuple(_without_doubles([*_unusable(sources), *plans]))
 
 
+def _strays(source: Source, found: Found) -> Iterator[Against]:
+    """What the user says of disks that are not there, which may be what was to be left out."""
+    there = {name for image in found.images for name in (image.name, image.path)}
+    has = ", ".join(dict.fromkeys(image.name for image in found.images))
+    for name in map(str, as_mapping(source.given.get("disks"))):
+        if name not in there:
+            yield Against("disk-unknown", "", f"disks: there is no {name}; write one of {has}")
+
+
 def _unusable(sources: Iterable[tuple[Source, Found]]) -> Iterator[GuestPlan]:
     for source, found in sources:
-        if found.error:
+        if source.mistakes:
+            yield _hopeless(source, *(Against("source-wrong", "", mistake) for mistake in source.mistakes))
+        elif found.error:
             yield _hopeless(source, Against("not-inspected", "", found.error))
         elif not found.images and not found.machines:
             yield _hopeless(source, Against("no-image", "", "there is no image and no OVF there; correct the path"))
@@ -47,18 +63,18 @@ def _undescribed(source: Source, found: Found) -> Iterator[GuestPlan]:
     """Images beside OVFs that none of them describes: whose are they?"""
     described = {(machine.path, name) for machine in found.machines for name in machine.disks}
     for image in found.images:
-        if (image.path, image.member) not in described and source.disk(image).get("skip") is not True:
+        if (image.path, image.member) not in described and not source.skips(image):
             reason = "no OVF says which guest it belongs to; name it as a source of its own, or leave it out (skip)"
             yield _hopeless(source, Against("not-described", image.name, reason))
 
 
-def _hopeless(source: Source, against: Against) -> GuestPlan:
-    return GuestPlan(str(source.given.get("name") or source.path), source, against=(against,))
+def _hopeless(source: Source, *against: Against) -> GuestPlan:
+    return GuestPlan(str(source.given.get("name") or source.path or "a source"), source, against=against)
 
 
 def _subjects(source: Source, found: Found) -> Iterator[Subject]:
     """The guests of a source: one for each OVF, else one for each folder that has images."""
-    images = tuple(image for image in found.images if source.disk(image).get("skip") is not True)
+    images = tuple(image for image in found.images if not source.skips(image))
     for machine in found.machines:
         by_member = {image.member: image for image in images if image.path == machine.path}
         mine = tuple(by_member[name] for name in machine.disks if name in by_member)
@@ -162,6 +178,7 @@ class _Maker:
         self._around = around
         self._there = there
         self._against = list(against)
+        self._against_guest = bool(self._against)
         self._warnings = list(subject.machine.warnings if subject.machine else ())
 
     def plan(self) -> GuestPlan:
@@ -173,9 +190,11 @@ class _Maker:
         if subject.unseen:
             self._warnings.append("it was not inspected: PVE takes damaged images, too")
         self._warnings += decided.warnings
+        self._against += subject.strays
+        usable = not self._against_guest and not any(one.code in _NO_PLACE for one in decided.against)
         definition = self._definition(decided.scsihw) if there is None else {}
         todo = there is None or any(not disk.attached for disk in disks)
-        return GuestPlan(
+        made = GuestPlan(
             key=(there.name if there else subject.name) or str(subject.vmid),
             source=self._source,
             vmid=there.vmid if there else subject.vmid,
@@ -185,12 +204,15 @@ class _Maker:
             definition=MappingProxyType(definition),
             disks=disks,
             firmware=tuple(self._firmware(disks)) if todo else (),
-            boot=self._boot(disks),
+            boot=None if decided.misplaced else self._boot(disks),
             scsihw=decided.scsihw if there is None or there.configured.scsihw is None else None,
-            against=tuple(dict.fromkeys(self._against)),
             warnings=tuple(dict.fromkeys(self._warnings)),
             elsewhere=subject.elsewhere,
         )
+        if todo and usable and len(disks) == len(subject.images):
+            said = {_topic(one) for one in self._against}
+            self._against += [one for one in rehearse(made, self._around, there) if _topic(one) not in said]
+        return replace(made, against=tuple(dict.fromkeys(self._against)))
 
     def _refuse(self, code: str, file: str, reason: str) -> None:
         self._against.append(Against(code, file, reason))
@@ -204,14 +226,31 @@ class _Maker:
             data.setdefault("machine", _UEFI_MACHINE)
         data.setdefault("scsihw", scsihw)
         if "memory" not in data and not any(image.refused for image in self._subject.images):
-            self._refuse("memory-unknown", "", "no OVF says how much memory the guest has; write memory, in MiB")
+            self._refuse(
+                "memory-unknown",
+                "",
+                "no OVF says how much memory the guest has; write memory, in MiB, here or in the defaults",
+            )
         if data.get("ostype", "other") == "other" and self._source.given.get("ostype") is None:
             self._warnings.append("no OVF says what system the guest has; write ostype for the right bus and card")
         data["net"] = [self._nic(number, nic) for number, nic in enumerate(self._nics())]
         _read, refusals = read_definition(data)
         for one in refusals:
             self._refuse("not-understood", "", f"{one.option}={one.value} {one.problem}; {one.remedy}")
+        self._check_names(data)
         return {key: value for key, value in data.items() if value not in (None, [])}
+
+    def _check_names(self, data: Mapping[str, object]) -> None:
+        """The pool and the bridges are there: PVE would not miss a bridge before the guest starts."""
+        wanted, around = [("", "pool", data.get("pool"), self._around.pools)], self._around
+        cards = data["net"] if isinstance(data["net"], list) else []
+        wanted += [(f"{nic['slot']}: ", "bridge", nic.get("bridge"), around.bridges) for nic in cards]
+        for where, what, name, known in wanted:
+            if name is not None and known is not None and str(name) not in known:
+                there = f"write one of {', '.join(known)}" if known else "make one, or leave it out"
+                on = f" on {around.node}" if what == "bridge" else ""
+                reason = f"{where}{what}={name}: there is no such {what}{on} that the user may see; {there}"
+                self._refuse(f"{what}-unknown", "", reason)
 
     def _nics(self) -> tuple[Nic, ...]:
         return self._subject.machine.nics if self._subject.machine else ()
@@ -252,8 +291,13 @@ class _Maker:
         """The order that the user gives, else the first disk, of a guest whose boot disk comes with this import."""
         if not disks or disks[0].attached or self._has_own_disks():
             return None
-        given = self._source.get("boot")
-        return tuple(map(str, given)) if isinstance(given, (list, tuple)) else (str(disks[0].slot),)
+        given = self._source.get("boot") or str(disks[0].slot)
+        return tuple(map(str, given)) if isinstance(given, (list, tuple)) else tuple(re.split(r"[;,\s]+", str(given)))
+
+
+def _topic(one: Against) -> tuple[str, str]:
+    """The disk and the option that a reason is about."""
+    return one.file, one.reason.partition("=")[0]
 
 
 def _text(value: object) -> str | None:

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 from .._core.errors import ParseError
+from .._core.options import read_boolean
 
 _Data = Mapping[str, object]
 #: Where a source may come from; each has one of them.
@@ -25,6 +26,8 @@ KEYS = (*ORIGINS, "host", "vmid", "name", "create", "storage", "format", "networ
         "disks", "boot", *HARDWARE)  # fmt: skip
 _FIRMWARE = {"bios": "seabios", "efi": "ovmf", "uefi": "ovmf", "seabios": "seabios", "ovmf": "ovmf"}
 MIB = 1024**2
+#: How alike a name must be to be what was meant. "state" is not "storage".
+LIKELY = 0.75
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,11 +117,13 @@ class Source:
     :param path: where it is looked at: on the node, or for the API the volume.
     :param given: what the user says of it.
     :param fallback: what holds where neither the user nor an OVF says anything.
+    :param mistakes: what is wrong with what the user says, so that it can't be looked at.
     """
 
     path: str
     given: _Data = field(default_factory=lambda: MappingProxyType({}))
     fallback: _Data = field(default_factory=lambda: MappingProxyType({}))
+    mistakes: tuple[str, ...] = ()
 
     def get(self, key: str) -> object:
         """What the user says, or else the defaults."""
@@ -132,6 +137,14 @@ class Source:
             if isinstance(disks, Mapping) and isinstance(disks.get(name), Mapping):
                 return as_mapping(disks[name])
         return {}
+
+    def skips(self, image: Image) -> bool:
+        """Whether the user leaves one of its disks out."""
+        value = self.disk(image).get("skip")
+        try:
+            return value is not None and read_boolean(value)
+        except ParseError:
+            return False
 
 
 def as_mapping(value: object) -> _Data:
@@ -163,19 +176,20 @@ def read_sources(
     :param spread: whether sources that name no host are shared out among them, each always to the same one.
     :param folder: where what is uploaded is put: on the node, or for the API on a storage.
     :param volumes: the files of volumes, as far as they are known.
-    :raises ParseError: for what can't be a list of sources; all that is wrong is reported together.
+    :returns: with ``mistakes`` where a source can't be used; one that names no host of the play is the first one's.
+    :raises ParseError: for what can't be a list of sources, and for wrong defaults.
     """
     problems = [*_wrong_defaults(defaults)]
-    found: list[Source] = []
-    for number, data in enumerate(_items(sources), 1):
-        wrong = list(_wrong(data, hosts))
-        problems += [f"source {number}: {problem}" for problem in wrong]
-        if not wrong and _handler(as_mapping(data), hosts, spread) == host:
-            found.append(_source(as_mapping(data), defaults, folder, volumes or {}))
     if not isinstance(sources, (list, tuple)):
         problems.append(f"'{sources}' is no list of sources; write a list of dictionaries, each with a path")
+    found, mistaken = [], []
+    for number, data in enumerate(_items(sources), 1):
+        mistakes = tuple(f"source {number}: {problem}" for problem in _wrong(data, hosts))
+        mistaken += mistakes
+        if _handler(as_mapping(data), hosts, spread) == host:
+            found.append(replace(_source(as_mapping(data), defaults, folder, volumes or {}), mistakes=mistakes))
     if problems:
-        raise ParseError("\n".join(problems))
+        raise ParseError("\n".join([*problems, *mistaken]))
     return tuple(found)
 
 
@@ -192,6 +206,17 @@ def _wrong(data: object, hosts: Sequence[str]) -> Iterator[str]:
         yield f"host={data['host']}: it is no host of this play; write one of {', '.join(hosts)}, or leave it out"
     if data.get("path") and not str(data["path"]).startswith("/"):
         yield f"path={data['path']}: it is on the node, so write it in full, from the first slash on"
+    if data.get("vmid") is not None and not re.fullmatch(r"[0-9]{1,9}", str(data["vmid"])):
+        yield f"vmid={data['vmid']} is no number of a guest; write one such as 120, or leave it out"
+    yield from _wrong_disks(data.get("disks"))
+
+
+def _wrong_disks(disks: object) -> Iterator[str]:
+    if disks is not None and not isinstance(disks, Mapping):
+        yield f"disks: '{disks}' is no dictionary; write the name of each disk with what holds for it"
+    for name, words in as_mapping(disks).items():
+        if not isinstance(words, Mapping):
+            yield f"disks: {name}: '{words}' is no dictionary; write {name}: {{slot: scsi0}}, for example"
 
 
 def _wrong_defaults(defaults: object) -> Iterator[str]:
@@ -212,8 +237,8 @@ def _unknown(data: _Data, keys: Sequence[str]) -> Iterator[str]:
 def _handler(data: _Data, hosts: Sequence[str], spread: bool) -> str:
     """The host that handles a source: by its own name for it, not by its place in the list, which changes."""
     if data.get("host"):
-        return str(data["host"])
-    where = zlib.crc32(str(next(data[name] for name in ORIGINS if data.get(name))).encode())
+        return str(data["host"] if data["host"] in hosts else hosts[0])
+    where = zlib.crc32(str(next((data[name] for name in ORIGINS if data.get(name)), "")).encode())
     return hosts[where % len(hosts) if spread else 0]
 
 
@@ -222,7 +247,7 @@ def _source(data: _Data, defaults: _Data, folder: str, volumes: Mapping[str, str
     origin = volumes.get(origin, origin)
     if data.get("upload_from"):
         origin = posixpath.join(folder, posixpath.basename(str(data["upload_from"]).rstrip("/")))
-    return Source(origin, MappingProxyType(dict(data)), MappingProxyType(dict(defaults)))
+    return Source(origin, MappingProxyType(dict(data)), MappingProxyType(dict(as_mapping(defaults))))
 
 
 def read_found(result: object) -> Found:
@@ -271,7 +296,6 @@ def _moved(source: Source, offered: Found) -> Found:
 
 def _image(row: _Data) -> Image:
     member, path = str(row.get("member") or ""), str(row.get("path") or "")
-    refused = as_mapping(row.get("refused"))
     name = member or posixpath.basename(path)
     return Image(
         path=path,
@@ -283,8 +307,20 @@ def _image(row: _Data) -> Image:
         fingerprint=str(row.get("fingerprint") or ""),
         files=tuple(map(str, _items(row.get("files")))),
         chain=max(1, len(_items(row.get("chain")))),
-        refused=Against(str(refused["code"]), name, str(refused["reason"])) if refused else None,
+        refused=_refused(row, name),
     )
+
+
+def _refused(row: _Data, name: str) -> Against | None:
+    refused = as_mapping(row.get("refused"))
+    if refused:
+        return Against(str(refused["code"]), name, str(refused["reason"]))
+    later = " or ".join(map(str, _items(row.get("snapshots"))))
+    if later:
+        problem = f"{later} beside it goes on from it, so this is the state before a snapshot"
+        remedy = f"name {later}, or the folder; or, if that old state is what you want, move the snapshots away"
+        return Against("snapshot-later", name, f"{problem}; {remedy}")
+    return None
 
 
 def _machine(row: _Data) -> Machine:

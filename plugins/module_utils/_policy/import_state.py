@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -53,18 +54,19 @@ class State:
         self._check = check
         created = _rows(results.created.get("results"))
         self._created = {str(as_mapping(row.get("item")).get("key")): row for row in created}
-        self._converted = {_place(row): row for row in _rows(results.converted.get("images"))}
+        self._results = {_place(row, row.get("vmid")): row for row in _rows(results.converted.get("images"))}
         self._conversion = results.converted
         self._attached = {str(row.get("vmid")): row for row in _rows(results.attached.get("guests"))}
         self._attachment = results.attached
 
     def data(self) -> dict[str, object]:
-        """``images`` for ``image_convert``, ``layouts`` for ``guest_disks``, ``report`` and ``failed``."""
+        """``images`` for ``image_convert``, ``layouts`` for ``guest_disks``, ``report``, ``summary`` and ``failed``."""
         report = [self._report(guest) for guest in self._guests]
         return {
-            "images": [image for guest in self._guests for image in self._images(guest)],
+            "images": list(self._to_convert()),
             "layouts": [layout for guest in self._guests for layout in self._layouts(guest)],
             "report": report,
+            "summary": _summary(report),
             "failed": [f"{row['name']}: {text}" for row in report for text in as_lines(row["errors"])],
         }
 
@@ -81,6 +83,19 @@ class State:
     def _can_go_on(self, guest: _Data) -> bool:
         return bool(guest.get("todo")) and self._vmid(guest) is not None
 
+    def _converted(self, guest: _Data, disk: _Data) -> _Data:
+        """What became of a guest's image. One image may be the source of several guests."""
+        return self._results.get(_place(disk, self._vmid(guest)), {})
+
+    def _to_convert(self) -> Iterator[dict[str, object]]:
+        """What is to be converted, each once: in check mode all new guests would get the same free number."""
+        seen = set()
+        for image in (image for guest in self._guests for image in self._images(guest)):
+            place = (*_place(image, image["vmid"]), image["storage"])
+            if place not in seen:
+                yield image
+            seen.add(place)
+
     def _images(self, guest: _Data) -> Iterator[dict[str, object]]:
         """What is to be converted for a guest whose number is known."""
         if self._route == API or guest.get("elsewhere") or not self._can_go_on(guest):
@@ -93,7 +108,7 @@ class State:
         """What is to be attached to a guest all of whose images are converted."""
         if not self._can_go_on(guest) or (self._check and not self._stands(guest)):
             return
-        disks = [self._drive(disk) for disk in self._open(guest)]
+        disks = [self._drive(guest, disk) for disk in self._open(guest)]
         if not all(disks):
             return
         layout: dict[str, object] = {"vmid": self._vmid(guest), "disks": [*disks, *_rows(guest.get("firmware"))]}
@@ -104,17 +119,17 @@ class State:
         """Whether, in check mode, the guest and the volumes are there that would be attached."""
         if self._route == API:
             return not guest.get("new") and not guest.get("uploaded")
-        results = [self._converted.get(_place(disk), {}) for disk in self._open(guest)]
+        results = [self._converted(guest, disk) for disk in self._open(guest)]
         return not guest.get("new") and all(result and not result.get("changed") for result in results)
 
-    def _drive(self, disk: _Data) -> dict[str, object]:
+    def _drive(self, guest: _Data, disk: _Data) -> dict[str, object]:
         """A disk as ``guest_disks`` takes it; empty while its image is not converted."""
         options = as_mapping(disk.get("options"))
         if self._route == API:
             volume = f"{disk['path']}/{disk['member']}" if disk.get("member") else disk["path"]
             origin = {"storage": disk["storage"], "format": disk["format"], "import_from": volume}
             return {"slot": disk["slot"], **origin, **_larger(disk), **options}
-        result = self._converted.get(_place(disk), {})
+        result = self._converted(guest, disk)
         if not result.get("volume") or result.get("error"):
             return {}
         return {"slot": disk["slot"], "volume": result["volume"], **options}
@@ -130,7 +145,7 @@ class State:
             "vmid": self._vmid(guest),
             "node": guest.get("node"),
             "status": self._status(guest, errors),
-            "disks": [self._disk(disk) for disk in _rows(guest.get("disks"))],
+            "disks": [self._disk(guest, disk) for disk in _rows(guest.get("disks"))],
             "refused": refused,
             "errors": errors,
             "warnings": guest.get("warnings") or [],
@@ -153,10 +168,10 @@ class State:
         if made and made.get("vmid") is None:
             yield str(made.get("msg"))
         for disk in self._open(guest):
-            result = self._converted.get(_place(disk), {})
+            result = self._converted(guest, disk)
             if result.get("error"):
                 yield f"{disk.get('file')}: {result['error']}"
-        if self._conversion.get("failed") and not self._converted:
+        if self._conversion.get("failed") and not self._results:
             yield str(self._conversion.get("msg"))
         attached = self._attached.get(str(self._vmid(guest)), {})
         if attached.get("failed"):
@@ -164,11 +179,24 @@ class State:
         if self._attachment.get("failed") and not self._attached:
             yield str(self._attachment.get("msg"))
 
-    def _disk(self, disk: _Data) -> dict[str, object]:
-        result = self._converted.get(_place(disk), {})
+    def _disk(self, guest: _Data, disk: _Data) -> dict[str, object]:
+        result = self._converted(guest, disk)
         kept = {key: disk.get(key) for key in ("file", "slot", "storage", "format", "virtual_size")}
         told = {key: result.get(key) for key in ("volume", "content_id", "checksum", "verified", "resumed", "seconds")}
         return {**kept, **told}
+
+
+def _summary(report: list[dict[str, object]]) -> str:
+    """How many guests there are of each status, with the names of those that are not imported; '' if nothing is new."""
+    statuses = Counter(str(row["status"]) for row in report)
+    if not set(statuses) - {"unchanged"}:
+        return ""
+    parts = []
+    for status in ("imported", "planned", "unchanged", "refused", "failed"):
+        names = ", ".join(str(row["name"]) for row in report if row["status"] == status)
+        if names:
+            parts.append(f"{statuses[status]} {status}{f' ({names})' if status in ('refused', 'failed') else ''}")
+    return ", ".join(parts)
 
 
 def _larger(disk: _Data) -> dict[str, str]:
@@ -176,5 +204,6 @@ def _larger(disk: _Data) -> dict[str, str]:
     return {"size": f"{disk['size']}B"} if disk.get("size") else {}
 
 
-def _place(row: _Data) -> tuple[str, str]:
-    return str(row.get("path") or ""), str(row.get("member") or "")
+def _place(row: _Data, vmid: object) -> tuple[str, str, str]:
+    """What tells an image of a run from all others: the guest that it is for, and where it is."""
+    return str(vmid), str(row.get("path") or ""), str(row.get("member") or "")

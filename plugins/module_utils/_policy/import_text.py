@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 
 from .._core.size import human_size
@@ -18,10 +19,10 @@ _HARDWARE = ("ostype", "bios", "machine", "cpu", "scsihw", "pool")
 def plan_data(plans: Sequence[GuestPlan], policy: str) -> dict[str, object]:
     """Plans as data: ``guests``, ``lines`` for people, every reason of ``refused`` in a line, paths of ``uploads``."""
     return {
-        "guests": [_guest_data(plan) for plan in plans],
+        "guests": [guest_data(plan) for plan in plans],
         "uploads": [plan.source.path for plan in plans if plan.todo and not plan.against and _is_uploaded(plan)],
         "lines": [line for plan in plans for line in guest_lines(plan, policy)],
-        "refused": [f"{plan.key}: {_refusal(one)}" for plan in plans for one in plan.against],
+        "refused": [_with_guest(plan, one) for plan in plans for one in plan.against],
     }
 
 
@@ -35,7 +36,14 @@ def _refusal(one: Against) -> str:
     return f"{': '.join(filter(None, (file, one.reason)))} ({one.code})"
 
 
-def _guest_data(plan: GuestPlan) -> dict[str, object]:
+def _with_guest(plan: GuestPlan, one: Against) -> str:
+    """A reason with the guest, unless that is the path with which the reason begins."""
+    text = _refusal(one)
+    return text if text.startswith(f"{plan.key}: ") else f"{plan.key}: {text}"
+
+
+def guest_data(plan: GuestPlan) -> dict[str, object]:
+    """One guest's plan as data."""
     return {
         "key": plan.key,
         "source": plan.source.path,
@@ -76,8 +84,7 @@ def guest_lines(plan: GuestPlan, policy: str) -> Iterator[str]:
     """One guest's plan, a line for each thing; nothing for a guest that has everything."""
     if not plan.todo and not plan.against:
         return
-    number = str(plan.vmid or "next free number")
-    yield f"{plan.key} ({number} on {plan.node}{', new' if plan.new else ''})  {plan.source.path}".replace("( on )", "")
+    yield _heading(plan)
     rows = list(_rows(plan, policy))
     widths = [max((len(row[column]) for row in rows), default=0) for column in (1, 2)]
     for sign, subject, what, detail in rows:
@@ -86,6 +93,12 @@ def guest_lines(plan: GuestPlan, policy: str) -> Iterator[str]:
         yield "  ? it is uploaded first"
     yield from (f"  ? {text}" for text in plan.warnings)
     yield from (f"  x {_refusal(one)}" for one in plan.against)
+
+
+def _heading(plan: GuestPlan) -> str:
+    """The guest and where it comes from; of a source that no guest could be made of, that is all there is."""
+    number = f" ({plan.vmid or 'next free number'} on {plan.node}{', new' if plan.new else ''})" if plan.node else ""
+    return plan.key if plan.key == plan.source.path else f"{plan.key}{number}  {plan.source.path}".rstrip()
 
 
 def _rows(plan: GuestPlan, policy: str) -> Iterator[tuple[str, str, str, str]]:
@@ -111,15 +124,20 @@ def _said(value: object) -> str:
 
 
 def _hardware(plan: GuestPlan) -> str:
-    memory = plan.definition.get("memory")
-    parts = [human_size(int(str(memory)) * MIB)] if memory is not None else []
-    cores = int(str(plan.definition.get("cores") or 1)) * int(str(plan.definition.get("sockets") or 1))
-    return ", ".join([*parts, f"{cores} {'core' if cores == 1 else 'cores'}"])
+    """Memory and cores; nothing of what was refused."""
+    memory, cores, sockets = (_count(plan.definition.get(name)) for name in ("memory", "cores", "sockets"))
+    total = (cores or 1) * (sockets or 1)
+    parts = [human_size(memory * MIB)] if memory else []
+    return ", ".join([*parts, f"{total} {'core' if total == 1 else 'cores'}"])
+
+
+def _count(value: object) -> int | None:
+    return int(str(value)) if re.fullmatch(r"[0-9]{1,12}", str(value)) else None
 
 
 def _volume(disk: DiskPlan) -> str:
     size = f"{human_size(disk.size)} " if disk.size else ""
-    return f"{size}{disk.format} on {disk.storage}"
+    return f"{size}{disk.format} {f'on {disk.storage}' if disk.storage else 'without a storage'}"
 
 
 def _details(disk: DiskPlan, policy: str) -> str:

@@ -51,7 +51,8 @@ class Pvesm:
     def call(self, command: str = "", *arguments: str) -> None:
         """`pvesm COMMAND ARGUMENT ...`."""
         known: dict[str, Callable[[Sequence[str]], None]] = {
-            "status": self._status, "list": self._list, "alloc": self._alloc, "free": self._free, "path": self._path}
+            "status": self._status, "list": self._list, "alloc": self._alloc, "free": self._free, "path": self._path,
+            "apiinfo": self._apiinfo}
         if command not in known:
             raise Refused(f"ERROR: unknown command 'pvesm {command}'" if command else "ERROR: no command specified")
         known[command](arguments)
@@ -66,6 +67,10 @@ class Pvesm:
             print(self._place(volid))
         elif "unmap_volume" not in program:
             raise Refused("the lab's perl can activate_volumes, map_volume and unmap_volume")
+
+    def _apiinfo(self, arguments: Sequence[str]) -> None:
+        _Parser().parse_args(arguments)
+        print("APIVER 13\nAPIAGE 4")
 
     def _status(self, arguments: Sequence[str]) -> None:
         parser = _Parser()

@@ -21,6 +21,7 @@ from ansible_collections.diskwright.proxmox.plugins.module_utils._image import c
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.lock import held
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.orders import Verify
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.plans import Action
+from images import GOOD
 from unit._image.converting import (
     KINDS,
     MIB,
@@ -642,3 +643,21 @@ def test_target_that_appears_meanwhile(state: Path, web: Path, tmp_path: Path, m
     found = convert(state, web, dest=str(dest))
     assert "was made by somebody else meanwhile; nothing is overwritten" in found.error
     assert dest.read_text() == "precious"
+
+
+def test_an_old_state_is_converted_with_a_warning_that_names_the_last_one(state: Path, tmp_path: Path) -> None:
+    """Once, when it is converted; the last state itself comes without."""
+    good = {one.name: one for one in GOOD}["delta-sesparse-three"]
+    folder, dest = tmp_path / "chain", tmp_path / "old.raw"
+    folder.mkdir()
+    head, last = good.make(folder)
+    base = folder / "disk.vmdk"
+    planned, done = look(state, base, dest=str(dest)), convert(state, base, dest=str(dest))
+    assert planned.notes == done.notes == [
+        f"{base}: disk-000003.vmdk beside it goes on from it, so the disk is as it was before that snapshot; for its "
+        "last state name disk-000003.vmdk instead of disk.vmdk"
+    ]  # fmt: skip
+    assert dest.read_bytes() != last
+    assert convert(state, base, dest=str(dest)).notes == []
+    assert convert(state, head, dest=str(tmp_path / "new.raw")).notes == []
+    assert (tmp_path / "new.raw").read_bytes() == last

@@ -15,6 +15,7 @@ import pytest
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.errors import ImageError, ImageRefusedError
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.files import Folder, Opened
 from ansible_collections.diskwright.proxmox.plugins.module_utils._image.inspect import Found, inspect, look, survey
+from ansible_collections.diskwright.proxmox.plugins.module_utils._image.snapshots import last_snapshots
 from images import GOOD, archive, vmdk
 from images.content import MIB, SECTOR, disk
 from images.vmdk import descriptor, write
@@ -330,3 +331,27 @@ def test_closed_files(tmp_path: Path) -> None:
     source.close()
     look(str(tmp_path))
     assert os.listdir("/proc/self/fd") == before
+
+
+# ---- snapshots
+
+
+def test_a_snapshots_parent_named_alone_says_what_goes_on_from_it(tmp_path: Path) -> None:
+    """Any member of a chain but the last is an old state of the disk; a folder's image and other chains are not."""
+    head = good("delta-sesparse-three", tmp_path)
+    vmdk.sparse(tmp_path, content(), "alone.vmdk")
+    write(tmp_path, "strange.vmdk", descriptor("monolithicFlat", [], hint="else.vmdk"))
+    chain = [member.name for member in look(str(head))[0].chain]
+    assert chain[0] == head.name
+    assert {name: look(str(tmp_path / name))[0].snapshots for name in (*chain, "alone.vmdk")} == {
+        head.name: (), **dict.fromkeys(chain[1:], (head.name,)), "alone.vmdk": (),
+    }  # fmt: skip
+    assert {one.snapshots for one in look(str(tmp_path))} == {()}
+
+
+def test_each_branch_is_a_last_snapshot(tmp_path: Path) -> None:
+    head = good("delta-sesparse-three", tmp_path)
+    base = look(str(head))[0].chain[-1].name
+    text = head.read_text()
+    (tmp_path / "branch.vmdk").write_text(text)
+    assert last_snapshots(str(tmp_path / base)) == ("branch.vmdk", head.name)

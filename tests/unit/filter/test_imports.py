@@ -289,6 +289,7 @@ def test_labels_are_those_of_conversions(name: str) -> None:
         ({}, {"failed": True, "msg": "/in/web1: no such file"}, "not-inspected", "no such file"),
         ({}, {"images": [], "machines": []}, "no-image", "correct the path"),
         ({}, {"images": [refused("/in/web1/web1.vmdk")]}, "extent-truncated", "web1.vmdk: it is too short; copy it"),
+        ({}, {"images": [image(snapshots=["a-000002.vmdk"])]}, "snapshot-later", "web1.vmdk: a-000002.vmdk beside it"),
         ({"storage": "nosuch"}, ova("a.vmdk"), "storage-unusable", "write one of local, local-lvm, nas"),
         ({"storage": "iso"}, ova("a.vmdk"), "storage-unusable", "holds no disks on pve1"),
         ({"storage": "down"}, ova("a.vmdk"), "storage-unusable", "is not active on pve1"),
@@ -309,12 +310,104 @@ def test_refusals(source: dict[str, Any], found: dict[str, Any], code: str, reas
     assert not any(guest["todo"] for guest in made["guests"])
 
 
+@pytest.mark.parametrize(
+    ("words", "reasons"),
+    [
+        (
+            {"disks": {"a.vmdk": {"slot": "scsi99", "cach": "none", "size": "1M", "aio": "foo", "ssd": "maybe"}}},
+            [
+                "a.vmdk: cach: there is no such option; did you mean cache? (not-understood)",
+                "a.vmdk: slot 'scsi99' does not exist; scsi has scsi0 to scsi30 (not-understood)",
+                "a.vmdk: aio: 'foo' is not allowed; aio takes one of native, threads, io_uring (not-understood)",
+                "a.vmdk: ssd: 'maybe' is not allowed; ssd takes true or false (not-understood)",
+                "a.vmdk: size=1M: the disk has 1 GiB; write that or more (size-too-small)",
+            ],
+        ),
+        (
+            {"disks": {"a.vmdk": {"state": "absent", "queues": 1, "wwn": "x"}}},
+            [
+                "a.vmdk: state: there is no such option; write slot, storage, format, size, skip, unset, or an option "
+                "of the drive (not-understood)",
+                "a.vmdk: queues=1: is not allowed; write a whole number of at least 2 (not-understood)",
+                "a.vmdk: wwn=x: is not allowed; write a text that matches 0x[0-9a-fA-F]{16} (not-understood)",
+            ],
+        ),
+        (
+            {"disks": {"a.vmdk": {"skip": "perhaps"}}},
+            ["a.vmdk: skip=perhaps is not allowed; write true or false (not-understood)"],
+        ),
+        (
+            {"ostype": "win10", "disks": {"a.vmdk": {"iothread": True, "queues": 4}}},
+            [
+                "a.vmdk: iothread=true: Disks on ide and sata do not have the option iothread. (not-possible)",
+                "a.vmdk: queues=4: sata has no such option; it exists on scsi; remove it or use another bus "
+                "(not-understood)",
+            ],
+        ),
+        ({"boot": ["scsi5"]}, ["boot=scsi5: the guest has no such device; it will have scsi0, net0 (not-possible)"]),
+        ({"boot": "scsi0;net1"}, ["boot=net1: the guest has no such device; it will have scsi0, net0 (not-possible)"]),
+    ],
+)  # fmt: skip
+def test_all_that_attaching_would_refuse_is_refused_before_anything_is_made(
+    words: dict[str, Any], reasons: list[str]
+) -> None:
+    """Each mistake of each disk, and the boot order, from the one planner."""
+    made = plan(words, ova("a.vmdk", nics=[{"network": "x"}]))
+    assert made["refused"] == [f"Web-Server-1: {reason}" for reason in reasons]
+    assert [(one["todo"], state(made)["images"]) for one in made["guests"]] == [(False, [])]
+
+
+def test_bridges_and_pools_that_are_not_there() -> None:
+    """Where nobody has looked, nothing is said."""
+    mine = sources({"path": "/in/x", "storage": "local", "pool": "db", "networks": {"*": "vmbr77"}})
+    found = ova("a.vmdk", nics=[{"network": "x"}, {"network": "y"}])
+    cluster = {"guests": [], "storages": {"pve1": STORAGES}, "bridges": {"pve1": ["vmbr0", "vmbr1"]}, "pools": []}
+    assert FILTERS["import_plan"](mine, cluster, "pve1", [found])["refused"] == [
+        "Web-Server-1: pool=db: there is no such pool that the user may see; make one, or leave it out (pool-unknown)",
+        *(f"Web-Server-1: {slot}: bridge=vmbr77: there is no such bridge on pve1 that the user may see; write one of "
+          "vmbr0, vmbr1 (bridge-unknown)" for slot in ("net0", "net1")),
+    ]  # fmt: skip
+    silent = {**cluster, "bridges": {"pve1": None}, "pools": None}
+    assert FILTERS["import_plan"](mine, silent, "pve1", [found])["refused"] == []
+
+
+def test_a_boot_order_is_taken_as_it_is_written() -> None:
+    found = ova("a.vmdk", "b.vmdk", nics=[{"network": "x"}])
+    assert one({"boot": ["scsi1", "net0"]}, found)["boot"] == ["scsi1", "net0"]
+    assert one({"boot": "scsi1;net0"}, found)["boot"] == ["scsi1", "net0"]
+    assert one({"boot": ["scsi0", "net0"], "ostype": "l26"}, {"images": [image()]}, guest(120, "web1"))["boot"]
+
+
+def test_what_a_running_guest_does_not_take_up_is_refused_before_its_disk_is_converted() -> None:
+    there = guest(120, "db1", status="running")
+    (reason,) = plan({"vmid": 120, "tpm": True}, {"images": [image()]}, there)["refused"]
+    assert reason.startswith("db1: tpmstate0: state=present: tpmstate0 can't be added while the guest runs")
+    assert codes({"vmid": 120}, {"images": [image()]}, there) == []
+
+
+@pytest.mark.parametrize("name", ["web1", "web1-flat.vmdk"])
+def test_what_is_said_of_a_disk_that_is_not_there_stops_its_source(name: str) -> None:
+    """It may be what was to be left out."""
+    found = {"images": [image(), image("/in/web1/web1_1.vmdk", fingerprint="f" * 64)]}
+    made = plan({"disks": {name: {"skip": True}}}, found)
+    assert made["refused"] == [
+        f"web1: disks: there is no {name}; write one of web1.vmdk, web1_1.vmdk (disk-unknown)"
+    ]
+    assert state(made)["images"] == []
+
+
+@pytest.mark.parametrize("value", [True, "yes", "true", "on", 1])
+def test_skip_is_taken_in_every_spelling(value: object) -> None:
+    assert slots(one({"disks": {"a.vmdk": {"skip": value}}}, ova("a.vmdk", "b.vmdk"))) == {"b.vmdk": "scsi0"}
+
+
 def test_memory_must_be_known() -> None:
     mine = sources({"path": "/in/web1", "storage": "local"})
     cluster = {"guests": [], "storages": {"pve1": STORAGES}}
     made = FILTERS["import_plan"](mine, cluster, "pve1", [{"images": [image()]}])
     assert made["refused"] == [
-        "web1: no OVF says how much memory the guest has; write memory, in MiB (memory-unknown)"
+        "web1: no OVF says how much memory the guest has; write memory, in MiB, here or in the defaults "
+        "(memory-unknown)"
     ]
 
 
@@ -511,6 +604,9 @@ def test_what_is_wrong_with_a_file_is_said_before_it_is_uploaded() -> None:
         ({"path": "/a", "volume": "b:import/c"}, "source 1: path and volume contradict each other"),
         ({"path": "a.ova"}, "path=a.ova: it is on the node, so write it in full, from the first slash on"),
         ({"path": "/a", "nmae": "b"}, "source 1: nmae is not known; write one of path, upload_from, volume, host,"),
+        ({"path": "/a", "vmid": "x"}, "vmid=x is no number of a guest; write one such as 120, or leave it out"),
+        ({"path": "/a", "disks": "x"}, "disks: 'x' is no dictionary; write the name of each disk with what holds"),
+        ({"path": "/a", "disks": {"b": "scsi0"}}, "disks: b: 'scsi0' is no dictionary; write b: {slot: scsi0}"),
         ({"path": "/a", "host": "x"}, "host=x: it is no host of this play; write one of pve1, or leave it out"),
     ],
 )
@@ -524,6 +620,29 @@ def test_all_mistakes_in_sources_are_reported_together() -> None:
     with pytest.raises(AnsibleFilterError) as error:
         FILTERS["import_sources"]([{}, "x", {"path": "y"}], ["pve1"], "pve1", {"path": "/a"})
     assert len(str(error.value).splitlines()) == 4
+
+
+def test_mistakes_in_sources_are_refusals_beside_the_others() -> None:
+    """One source's mistake is that source's; the first host tells of what no host handles."""
+    given_ = [{"path": "/in/web1", "host": "x", "nmae": "b"}, "y", {"path": "/in/a.vmdk", "storage": "nix"}]
+    defaults = {"storage": "local", "memory": 64}
+    mine, others = (
+        FILTERS["import_sources"](given_, ["pve1", "pve2"], host, defaults, keep_mistakes=True)
+        for host in ("pve1", "pve2")
+    )
+    assert others == []
+    found = [None, None, {"images": [image("/in/a.vmdk")]}]
+    made = FILTERS["import_plan"](mine, {"guests": [], "storages": {"pve1": STORAGES}}, "pve1", found)
+    assert [text.partition("; ")[0] for text in made["refused"]] == [
+        "/in/web1: source 1: nmae is not known",
+        "/in/web1: source 1: host=x: it is no host of this play",
+        "a source: source 2: 'y' is no dictionary",
+        "a: a.vmdk: storage=nix is not there on pve1",
+    ]
+    reasons = [f"  x {row['reason']} (source-wrong)" for row in made["guests"][0]["refused"]]
+    assert made["lines"][:4] == ["/in/web1", *reasons, "a source"]
+    assert "  + sata0  1 GiB raw on nix  a.vmdk (vmdk monolithicSparse)" in "\n".join(made["lines"])
+    assert [row["status"] for row in state(made)["report"]] == ["refused"] * 3
 
 
 def test_uploads_get_a_place() -> None:
@@ -609,8 +728,8 @@ def test_nothing_is_attached_of_a_guest_that_lacks_an_image() -> None:
     converted = {
         "failed": True,
         "images": [
-            {"path": "/in/a/a.vmdk", "member": "", "volume": "local-lvm:vm-100-a-01234567"},
-            {"path": "/in/b/b.vmdk", "member": "", "volume": "", "error": "no space"},
+            {"path": "/in/a/a.vmdk", "member": "", "vmid": 100, "volume": "local-lvm:vm-100-a-01234567"},
+            {"path": "/in/b/b.vmdk", "member": "", "vmid": 101, "volume": "", "error": "no space"},
         ],
     }
     now = state(two(), created=CREATED, converted=converted)
@@ -622,12 +741,46 @@ def test_nothing_is_attached_of_a_guest_that_lacks_an_image() -> None:
 
 
 def test_a_refused_attachment_is_a_failure_of_its_guest() -> None:
-    converted = {"images": [{"path": f"/in/{n}/{n}.vmdk", "member": "", "volume": f"local:{n}"} for n in "ab"]}
+    pairs = (("a", 100), ("b", 101))
+    rows = [{"path": f"/in/{n}/{n}.vmdk", "member": "", "vmid": vmid, "volume": f"local:{n}"} for n, vmid in pairs]
+    converted = {"images": rows}
     attached = {"failed": True, "guests": [{"vmid": 100, "failed": True, "errors": ["locked"]}, {"vmid": 101}]}
     end = state(two(), created=CREATED, converted=converted, attached=attached)
     assert {row["name"]: (row["status"], row["errors"]) for row in end["report"]} == {
         "a": ("failed", ["locked"]), "b": ("imported", []),
     }  # fmt: skip
+
+
+def from_one_image(**words: Any) -> dict[str, Any]:
+    """A plan of two guests that come from one image."""
+    mine = sources(*({"path": "/in/x.vmdk", "name": name, **words} for name in "ab"), defaults={"storage": "local"})
+    found = {"images": [image("/in/x.vmdk")]}
+    made: dict[str, Any] = FILTERS["import_plan"](
+        mine, {"guests": [], "storages": {"pve1": STORAGES}}, "pve1", [found, found]
+    )
+    return made
+
+
+def test_one_image_for_two_guests() -> None:
+    """Each gets its own volume, and is told its own errors."""
+    made = from_one_image(memory=64)
+    now = state(made, created=CREATED)
+    assert [(row["path"], row["vmid"]) for row in now["images"]] == [("/in/x.vmdk", 100), ("/in/x.vmdk", 101)]
+    rows = [{**row, "volume": f"local:{row['vmid']}/x.raw"} for row in now["images"]]
+    after = state(made, created=CREATED, converted={"images": rows})
+    assert [(one["vmid"], one["disks"][0]["volume"]) for one in after["layouts"]] == [
+        (100, "local:100/x.raw"), (101, "local:101/x.raw"),
+    ]  # fmt: skip
+    assert [one["disks"][0]["volume"] for one in after["report"]] == ["local:100/x.raw", "local:101/x.raw"]
+    failed = {"failed": True, "images": [rows[0], {**rows[1], "volume": "", "error": "no room"}]}
+    end = state(made, created=CREATED, converted=failed)
+    assert ([one["vmid"] for one in end["layouts"]], end["failed"]) == ([100], ["b: x.vmdk: no room"])
+
+
+def test_in_check_mode_one_image_for_two_new_guests_is_asked_about_once() -> None:
+    """Both would get the next free number, which is the same for both as long as nothing is made."""
+    created = {"results": [{**row, "vmid": 100} for row in CREATED["results"]]}
+    assert len(state(from_one_image(memory=64), created=created, check=True)["images"]) == 1
 
 
 def test_a_step_that_fails_as_a_whole_fails_every_guest() -> None:
@@ -648,6 +801,37 @@ def test_the_plan_reads_well() -> None:
         "  + net0      virtio                  not connected",
         "  ? net0 is not connected: networks does not say what 'VM Network' is here",
     ]
+
+
+def test_a_source_without_a_guest_reads_well() -> None:
+    """No number, no node, and its path once."""
+    made = plan({"path": "/tmp/nope"}, {"failed": True, "msg": "/tmp/nope: can't be looked at: no such file"})
+    assert made["lines"] == ["/tmp/nope", "  x /tmp/nope: can't be looked at: no such file (not-inspected)"]
+    assert made["refused"] == ["/tmp/nope: can't be looked at: no such file (not-inspected)"]
+
+
+def test_what_makes_no_sense_is_not_in_the_plan() -> None:
+    words = {"name": "a", "memory": -4, "cores": "x", "ostype": "l26"}
+    made = FILTERS["import_plan"](
+        sources({"path": "/in/a.vmdk", **words}), {"guests": [], "storages": {"pve1": STORAGES}}, "pve1",
+        [{"images": [image("/in/a.vmdk")]}],
+    )  # fmt: skip
+    assert made["lines"][1].startswith("  + guest  1 core ")
+    assert made["lines"][2].startswith("  + scsi0  1 GiB raw without a storage  a.vmdk ")
+    assert [row["code"] for row in made["guests"][0]["refused"]] == ["storage-missing", *["not-understood"] * 2]
+
+
+def test_the_summary_names_those_that_are_not_imported() -> None:
+    found = {"images": [image("/in/a/a.vmdk"), refused("/in/b/b.vmdk"), image("/in/c/c.vmdk", fingerprint="c" * 64)]}
+    made = plan({"path": "/in"}, found)
+    failed = {"item": {"key": "c"}, "failed": True, "msg": "no right"}
+    created = {"results": [{"item": {"key": "a"}, "vmid": 100}, failed]}
+    converted = {"images": [{"path": "/in/a/a.vmdk", "vmid": 100, "volume": "local:a"}]}
+    attached = {"guests": [{"vmid": 100}]}
+    end = state(made, created=created, converted=converted, attached=attached)
+    assert end["summary"] == "1 imported, 1 refused (b), 1 failed (c)"
+    there = guest(120, "web1", {"scsi3": OURS, "scsihw": "lsi"})
+    assert state(plan({"vmid": 120}, {"images": [image()]}, there))["summary"] == ""
 
 
 def test_refusals_read_well() -> None:
