@@ -6,13 +6,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible import migration
+from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.windows_migrate import (
+    WindowsMigrateInfo,
+    info_spec,
+)
 from ansible_collections.diskwright.proxmox.plugins.module_utils._pve import agent, power, tasks
+from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.client import Client
+from e2e import rig
 from e2e.migrations import (
     CONFIG,
     VMID,
@@ -27,6 +34,15 @@ from e2e.migrations import (
     switched,
 )
 from lab import Lab
+
+
+def standings(lab: Lab, client: Client | None = None, **params: Any) -> list[dict[str, Any]]:
+    """What windows_migrate_info says."""
+    defaults = {name: row.get("default") for name, row in info_spec().items()}
+    with nullcontext(client) if client else rig.connect(lab) as connection:
+        work = WindowsMigrateInfo(connection, {**defaults, "task_timeout": 60, **params})
+        work.prepare()
+        return list(work.result(executed=False).data["guests"])
 
 
 @pytest.fixture(autouse=True)
@@ -214,8 +230,17 @@ def test_without_an_agent_a_person_says_how_it_is(config: dict[str, str], tmp_pa
         before = hardware(lab)
         planned = migrate(lab, check=True)
         assert planned.state == "needs_offline_staging"
-        assert planned.diff.endswith("  ? then      the stopped guest's disk needs vioscsi (module windows_inject)\n")
+        # Nothing happens that was not told: what comes when the disk has the driver is told before the first step.
+        needed = "  ? then      the stopped guest's disk needs vioscsi (module windows_inject)"
+        first, later = planned.diff.split(needed)
+        assert "sata0" not in first
+        assert "> scsi0     was sata0" in later
+        assert "> scsi1     was sata1" in later
+        assert "~ boot      scsi0 net0" in later
+        assert "? then      it was started from VirtIO and has no agent to say how it is: look at its console" in later
+        assert [step["what"] for step in planned.guest["actions"]] == ["power", "snapshot"]
         off = migrate(lab)
+        assert off.diff == planned.diff
         assert (off.state, off.failure, off.guest["volume"]) == (
             "needs_offline_staging",
             None,
@@ -225,10 +250,20 @@ def test_without_an_agent_a_person_says_how_it_is(config: dict[str, str], tmp_pa
         assert hardware(lab) == before
         assert_settled(lab, "needs_offline_staging")
         on = migrate(lab, injected=["vioscsi", "viostor"])
-        assert (on.state, on.failure) == ("needs_verdict", None)
+        said = "it was started from VirtIO and has no agent to say how it is: look at its console, then run again with"
+        assert (on.state, on.guest["failed"]) == ("needs_verdict", True)
+        assert said in (on.failure or "")
         assert lab.guest(VMID).running
         assert hardware(lab) == switched(before)
-        assert_settled(lab, "needs_verdict")
+        seen = writes(lab)
+        for check in (True, False):
+            again = migrate(lab, check=check)
+            assert (again.state, again.changed, again.diff) == ("needs_verdict", False, "")
+            assert said in (again.failure or "")
+        assert writes(lab) == seen
+        (standing,) = standings(lab)
+        assert (standing["standing"], standing["phase"]) == ("needs_verdict", "probation")
+        assert standing["reason"].startswith(said)
         assert migrate(lab, verdict="commit").state == "committed"
         assert lab.guest(VMID).running
         assert lab.guest(VMID).conf.snapshots == {}
@@ -239,8 +274,15 @@ def test_without_an_agent_a_person_can_send_it_back(tmp_path: Path) -> None:
     with migratable(tmp_path, None) as lab:
         before = hardware(lab)
         assert migrate(lab, switch_without_proof=True).state == "needs_verdict"
+        told = migrate(lab, check=True, verdict="roll_back")
         back = migrate(lab, verdict="roll_back")
-        assert back.state == "rolled_back"
+        assert (back.state, back.diff) == ("rolled_back", told.diff)
+        assert "> sata0     was scsi0 " in back.diff
+        assert "> sata1     was scsi1 " in back.diff
+        assert "as it was at the beginning" in back.diff.partition("~ boot      sata0 net0")[2].partition("\n")[0]
+        (warning,) = back.warnings
+        assert "nobody can ask its Windows, so the snapshot before_virtio_" in warning
+        assert told.warnings == back.warnings  # the snapshot stays: whoever reads the plan knows it too
         assert hardware(lab) == before
         assert lab.guest(VMID).running
         assert "is kept" in back.guest["reason"]

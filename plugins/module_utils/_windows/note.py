@@ -33,6 +33,10 @@ class DamagedNoteError(ParseError):
     """Somebody has edited the journal, so nobody can tell any more where the guest stands."""
 
 
+class NewerNoteError(ParseError):
+    """The journal is another version's."""
+
+
 class Phase(str, Enum):
     """How far a migration has come."""
 
@@ -106,7 +110,7 @@ class Journal:
 def read_note(description: str | None) -> Journal | None:
     """The journal in a guest's notes, or ``None``.
 
-    :raises DamagedNoteError: there is one that can't be read. Nothing must be done to such a guest.
+    :raises DamagedNoteError, NewerNoteError: there is one that can't be read. Nothing must be done to such a guest.
     """
     found = _NOTE.search(description or "")
     if found is None:
@@ -152,6 +156,11 @@ def _data(journal: Journal) -> dict[str, object]:
 
 
 def _journal(data: Mapping[str, t.Any]) -> Journal:
+    if isinstance(data["v"], int) and data["v"] > _VERSION:
+        raise NewerNoteError(
+            "the journal of its migration, a comment in its notes, was written by a newer version of diskwright.proxmox"
+            f" (its format is {data['v']}, and {_VERSION} is known); update the collection"
+        )
     if data["v"] != _VERSION:
         raise ValueError(f"version {data['v']}")
     guard = data.get("guard")
