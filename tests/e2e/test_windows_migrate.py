@@ -22,6 +22,7 @@ from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.client imp
 from e2e import rig
 from e2e.migrations import (
     CONFIG,
+    ISO,
     VMID,
     assert_data,
     hardware,
@@ -34,6 +35,7 @@ from e2e.migrations import (
     switched,
 )
 from lab import Lab
+from lab.windows import LETTERS
 
 
 def standings(lab: Lab, client: Client | None = None, **params: Any) -> list[dict[str, Any]]:
@@ -123,6 +125,15 @@ def test_virtio_block_and_the_boot_disk_alone(tmp_path: Path) -> None:
         assert found.pop("virtio0").split(",")[0] == after.pop("virtio0").split(",")[0]
         assert found == after
         assert_settled(lab, "on_virtio", bus="virtio", data_disks=False)
+
+
+def test_volumes_without_a_letter(tmp_path: Path) -> None:
+    """A Windows that has more volumes than letters answers all the same."""
+    with migratable(tmp_path, config={"ide2": f"{ISO},media=cdrom"}) as lab:
+        inside(lab).letters = {f"another-{letter}": letter for letter in LETTERS}
+        (standing,) = standings(lab)
+        assert (standing["product"], standing["agent"]) == ("Windows Server 2022 Standard", True)
+        assert [letter for _name, letter, _label in inside(lab).volume_ids(lab.guest(VMID))] == ["C:", None]
 
 
 # ---- back

@@ -227,6 +227,21 @@ def test_least_privileges(tmp_path: Path) -> None:
             assert all(right in standing["hindrances"][0] for right in missing - {"Datastore.AllocateSpace"})
 
 
+def test_rights_on_the_guest_alone_are_enough(tmp_path: Path) -> None:
+    """PVE marks those that are not passed on to what is below with a 0."""
+    acl = [{"path": path, "role": "Here", "to": "here@pve", "propagate": False} for path in PATHS]
+    users = {"root@pam": {"tokens": {"test": {"privsep": False}}}, "here@pve": {"tokens": {"t": {"privsep": False}}}}
+    with migratable(tmp_path, seed={"users": users, "roles": {"Here": FEWER["all"]}, "acl": acl}) as lab:
+        with client(lab, "here@pve!t") as connection:
+            work = WindowsMigrate(connection, parameters())
+            work.prepare()
+            result = work.result(executed=False)
+        assert (result.failure, result.changed) == (None, True)
+
+
+PATHS = [f"/vms/{VMID}", *(f"/storage/{name}" for name in ("local", "local-lvm", "tank"))]
+
+
 def test_where_guests_stand(tmp_path: Path) -> None:
     linux = {"vmid": 123, "name": "web1", "config": {"scsi0": "local-lvm:vm-123-disk-0,size=64M"}}
     with both(tmp_path, linux) as lab:
