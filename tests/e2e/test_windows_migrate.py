@@ -204,6 +204,21 @@ def test_it_goes_back(why: str, config: dict[str, str], tmp_path: Path) -> None:
         assert "retry: true" in migrate(lab).warnings[0]
 
 
+def test_several_reasons_are_one_line_without_the_guests_name(tmp_path: Path) -> None:
+    """In the result, in tables and in its notes: the ISO has none of the drivers."""
+    with migratable(tmp_path) as lab:
+        inside(lab).media["virtio-win-0.1.271"] = {}
+        ended = migrate(lab)
+        assert ended.state == "rolled_back"
+        reason = ended.guest["reason"]
+        assert "drivers=vioscsi: " in reason
+        assert ". drivers=viostor: " in reason
+        for text in (reason, journal(lab)):
+            assert "(122 on pve1)" not in text
+            assert "\n" not in text.replace("\\n", "\n")
+        assert ended.failure == f"win1 (122 on pve1): {reason}"
+
+
 def test_it_is_tried_again_when_asked(tmp_path: Path) -> None:
     with migratable(tmp_path) as lab:
         inside(lab).fails = "stage"

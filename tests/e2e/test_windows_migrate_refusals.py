@@ -18,7 +18,7 @@ from ansible_collections.diskwright.proxmox.plugins.module_utils._pve import age
 from e2e import rig
 from e2e.kit import client
 from e2e.migrations import CONFIG, ISO, VMID, hardware, inside, migratable, migrate, parameters
-from e2e.test_windows_migrate import standings, writes
+from e2e.test_windows_migrate import before_write, standings, writes
 
 
 @pytest.fixture(autouse=True)
@@ -225,6 +225,21 @@ def test_least_privileges(tmp_path: Path) -> None:
             (standing,) = standings(lab, connection, vmid=[201])
             assert "may not ask its agent" in standing["reason"]
             assert all(right in standing["hindrances"][0] for right in missing - {"Datastore.AllocateSpace"})
+
+
+def test_a_journal_that_can_not_be_read_is_where_the_guest_stands(tmp_path: Path) -> None:
+    """The guest is looked at like others, and said once; while a run is at work, it stays where it is."""
+    with migratable(tmp_path, config={"description": DAMAGED}) as lab:
+        (win1,) = standings(lab)
+        assert (win1["standing"], win1["boot_slot"]) == ("impossible", "sata0")
+        assert win1["reason"] == "the journal of its migration, a comment in its notes, was edited and can't be read"
+        (hindrance,) = win1["hindrances"]
+        assert hindrance.startswith(f"{win1['reason']}; look which slot its disks are in")
+    with migratable(tmp_path / "while") as lab:
+        came = before_write(lab, 3, lambda: lab.change(VMID, description=DAMAGED))
+        ended = migrate(lab)
+        assert (came, ended.state) == ([True], "stuck")
+        assert "was edited and can't be read" in (ended.failure or "")
 
 
 def test_rights_on_the_guest_alone_are_enough(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ from .._pve.reads import read_again
 from .._pve.tasks import Deadline, TaskFailedError, TaskTimeoutError
 from .._windows.inside import UnreadableWindowsError
 from .._windows.migration import next_step, remember
-from .._windows.note import Phase, read_note, write_note
+from .._windows.note import Phase, UnreadableNoteError, read_note, write_note
 from .._windows.placement import change, differing
 from .._windows.rights import may_ask, may_read, paths
 from .._windows.situation import Memory, Situation, Wishes
@@ -54,6 +54,7 @@ if t.TYPE_CHECKING:
     from .._pve.client import Client
     from .._pve.reads import Surroundings
     from .._windows.inside import Windows
+    from .._windows.note import Journal
     from .._windows.rights import Held
 
 #: More than any way through the state machine has, with every step failing once.
@@ -98,6 +99,13 @@ class Passage:
         return any(not isinstance(step, Wait) for step in self.done)
 
 
+def _read_journal(guest: Guest) -> tuple[Journal | None, UnreadableNoteError | None]:
+    try:
+        return read_note(guest.configured.description), None
+    except UnreadableNoteError as error:
+        return None, error
+
+
 class Migrator:
     """One guest and a connection. Used by one thread."""
 
@@ -130,10 +138,10 @@ class Migrator:
         """The guest's situation now.
 
         :param ask_windows: whether Windows may be another than when it was asked last.
-        :raises DiskwrightError: the guest can't be read, or its journal.
+        :raises DiskwrightError: the guest can't be read.
         """
         self._guest = guest = read_again(self._client, self._guest)
-        journal = read_note(guest.configured.description)
+        journal, damage = _read_journal(guest)
         # A note that a migration was rolled back is no migration: if it is tried again, all is checked again.
         under_way = journal is not None and journal.phase is not Phase.ROLLED_BACK
         if self._held is None:
@@ -146,6 +154,7 @@ class Migrator:
             guest=guest,
             wishes=self._wishes,
             journal=journal,
+            damage=damage,
             windows=self._windows,
             heard=self._heard,
             snapshots=frozenset(entry.name for entry in entries),
@@ -218,6 +227,8 @@ class Migrator:
         asked = True
         for _number in range(_MOST_STEPS):
             now = self.look(ask_windows=asked)
+            if now.damage is not None:  # somebody has edited it while this run was at work
+                return End(State.STUCK, str(now.damage))
             step = next_step(now)
             if isinstance(step, End):
                 return step

@@ -99,7 +99,7 @@ def assess(now: Situation) -> Assessment:
         if _awaits_verdict(now, now.journal):
             return Assessment(Standing.NEEDS_VERDICT, LOOK_AT_IT)
         return Assessment(Standing.UNDER_WAY, f"in the phase {now.journal.phase.value}")
-    impossible = tuple(_impossible(guest, now.windows, wishes))
+    impossible = tuple(_impossible(now))
     boot = boot_slot(guest)
     if impossible or boot is None:
         reasons = "; ".join(refusal.problem for refusal in impossible)
@@ -148,7 +148,11 @@ def _refusal(guest: Guest, problem: str, remedy: str, option: str = "", value: s
 # ---- what is impossible
 
 
-def _impossible(guest: Guest, windows: Windows | None, wishes: Wishes) -> Iterator[Refusal]:
+def _impossible(now: Situation) -> Iterator[Refusal]:
+    guest = now.guest
+    if now.damage is not None:
+        yield _refusal(guest, now.damage.problem, now.damage.remedy)
+        return
     if not is_windows(guest):
         found = guest.ostype or "none"
         yield _refusal(guest, f"it is no Windows (its ostype is {found})", "set the ostype in PVE if it is one")
@@ -159,7 +163,7 @@ def _impossible(guest: Guest, windows: Windows | None, wishes: Wishes) -> Iterat
         yield _refusal(guest, f"PVE has '{text}' there, which can't be read", "correct it in PVE first", slot=str(slot))
     if boot_slot(guest) is None:
         yield _refusal(guest, "it is not known which disk it starts from", "put the disk into the boot order in PVE")
-    yield from _without_driver(guest, windows, wishes)
+    yield from _without_driver(guest, now.windows, now.wishes)
 
 
 def _without_driver(guest: Guest, windows: Windows | None, wishes: Wishes) -> Iterator[Refusal]:

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from .._core.guest import Guest
 from .._core.slot import Slot, find_slot
 from .inside import Windows
-from .note import Journal
+from .note import Journal, UnreadableNoteError
 from .releases import DRIVER_OF_BUS
 
 STAGING = ("auto", "online", "offline")
@@ -95,6 +95,7 @@ class Memory:
 class Situation:
     """One guest's situation at one moment.
 
+    :param damage: why the journal can't be read, if there is one that can't.
     :param windows: ``None`` as long as the agent does not answer.
     :param heard: what went wrong when it was asked, empty if nobody is there to answer.
     :param snapshots: names of the guest's snapshots.
@@ -107,6 +108,7 @@ class Situation:
     guest: Guest
     wishes: Wishes = field(default_factory=Wishes)
     journal: Journal | None = None
+    damage: UnreadableNoteError | None = None
     windows: Windows | None = None
     heard: str = ""
     snapshots: frozenset[str] = frozenset()
