@@ -332,11 +332,13 @@ def _probation(now: Situation, journal: Journal) -> Step | End:
 
 
 def _missing(volumes: tuple[str, ...]) -> End:
-    are, them = ("is", "it") if len(volumes) == 1 else ("are", "them")
+    one = len(volumes) == 1
+    gone = "is neither in a slot nor among the unused volumes" if one else "are in no slot and not unused"
+    them = "it" if one else "them"
     return End(
         State.STUCK,
-        f"{', '.join(volumes)} {are} neither in a slot nor among the unused volumes any more: somebody has moved or"
-        f" removed {them}; put {them} back into a slot, or remove the comment of the migration from the guest's notes",
+        f"{', '.join(volumes)} {gone} any more: somebody has moved or removed {them}; put {them} back into a slot, or"
+        " remove the comment of the migration from the guest's notes",
     )
 
 
@@ -398,8 +400,9 @@ def _start(now: Situation, why: str = "") -> Step | End:
 def _twice(volumes: tuple[str, ...]) -> End | None:
     if not volumes:
         return None
-    are, them = ("is", "it") if len(volumes) == 1 else ("are", "each")
-    return End(State.STUCK, f"{', '.join(volumes)} {are} in two slots; detach {them} from one of them, then run again")
+    if len(volumes) == 1:
+        return End(State.STUCK, f"{volumes[0]} is in two slots; detach it from one of them, then run again")
+    return End(State.STUCK, f"{', '.join(volumes)} are in two slots; detach each from one of them, then run again")
 
 
 # ---- commit
@@ -500,8 +503,7 @@ def _no_way_back(now: Situation, journal: Journal) -> End | None:
     if absent := lost(now.guest, journal.before):
         return _missing(absent)
     if taken := occupied(state, journal.before, _ours(journal)):
-        are, them = ("was", "it") if len(taken) == 1 else ("were", "them")
-        return End(State.STUCK, f"{', '.join(taken)} {are} taken by somebody else; empty {them}, and run again")
+        return End(State.STUCK, f"{', '.join(taken)} was taken by somebody else; empty it, and run again")
     return _twice(doubles(state, journal.before))
 
 

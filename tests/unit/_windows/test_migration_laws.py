@@ -278,6 +278,6 @@ def test_volumes_that_are_gone_are_told_before_the_phase_is_written() -> None:
     before, seen = dict(world.config), len(world.history)
     end = run(world, replace(WISHES, verdict="roll_back"))
     assert end.state is State.STUCK
-    assert end.reason.startswith("local-lvm:vm-122-disk-0, tank:vm-122-disk-1 are neither in a slot nor")
+    assert end.reason.startswith("local-lvm:vm-122-disk-0, tank:vm-122-disk-1 are in no slot and not unused any")
     assert "somebody has moved or removed them; put them back" in end.reason
     assert (world.config, world.history[seen:]) == (before, [])
