@@ -77,6 +77,7 @@ options:
             proven.
         type: list
         elements: str
+        choices: [vioscsi, viostor]
       snapshot: &snapshot
         description:
           - Whether a snapshot is made of the stopped guest before the switch. With V(required) a guest of which none
@@ -99,14 +100,15 @@ options:
           - Who says whether Windows runs well after the switch. With V(agent) its guest agent does.
           - For a guest without an agent a person has to look at the console. V(commit) says that all is well,
             V(roll_back) that everything is to go back.
-          - V(roll_back) also turns back a migration that has not come so far.
+          - V(roll_back) also turns back a migration that has not come so far. A guest of which none is under way is
+            refused.
           - By default V(agent).
         type: str
         choices: [agent, commit, roll_back]
       retry: &retry
         description:
           - Whether to try again with a guest that was rolled back. Without it such a guest is left alone, with a
-            warning.
+            warning. With it, it is looked at as if nothing had been tried yet.
           - By default V(false).
         type: bool
       force_stop: &force_stop
@@ -167,7 +169,8 @@ notes:
   - Do not run it for guests that share disks with others.
   - The user needs the rights C(VM.Audit), C(VM.Config.Disk), C(VM.Config.CDROM), C(VM.Config.HWType),
     C(VM.Config.Options), C(VM.PowerMgmt), C(VM.Snapshot) and C(VM.GuestAgent.Unrestricted) (before Proxmox VE 9
-    C(VM.Monitor)) on the guests, and C(Datastore.AllocateSpace) on their storages and on that of the ISO.
+    C(VM.Monitor)) on the guests, and C(Datastore.AllocateSpace) on their storages and on that of the ISO. What of it is
+    missing is said of each guest in one list, before anything is done to it.
 seealso:
   - module: diskwright.proxmox.windows_migrate_info
   - module: diskwright.proxmox.windows_inject
@@ -223,7 +226,10 @@ guests:
       returned: always
       sample: true
     failed:
-      description: Whether it was refused, was rolled back by this run, or needs a person.
+      description:
+        - Whether it was refused, was rolled back by this run without having been told to, or needs a person, that is
+          RV(guests[].state) is V(stuck) or V(needs_verdict). In check mode a verdict that will be needed later is no
+          failure.
       type: bool
       returned: always
       sample: false
@@ -238,7 +244,7 @@ guests:
         - V(on_virtio) if there was nothing to do, V(committed) if it runs on VirtIO now, V(rolled_back) if everything
           is as it was, V(refused) if nothing was done.
         - V(needs_offline_staging) if it is off and its disk needs the driver. V(needs_verdict) if it was started from
-          VirtIO and has no agent to say how it is.
+          VirtIO and has no agent to say how it is, so that O(verdict) has to.
         - V(stuck) if it can't go on by itself; RV(guests[].reason) says what to do.
       type: str
       returned: always

@@ -59,7 +59,8 @@ options:
     default: 8
 notes:
   - A Windows is asked by a script that its agent runs, which takes some seconds and changes nothing.
-  - The user needs the rights C(VM.Audit) and C(VM.GuestAgent.Unrestricted) (before Proxmox VE 9 C(VM.Monitor)).
+  - The user needs the rights C(VM.Audit) and C(VM.GuestAgent.Unrestricted) (before Proxmox VE 9 C(VM.Monitor)). Without
+    the latter no Windows is asked, and RV(guests[].reason) says so.
 seealso:
   - module: diskwright.proxmox.windows_migrate
 """
@@ -108,7 +109,9 @@ guests:
       description:
         - V(on_virtio) if all its disks are there, V(staged) if Windows would start from VirtIO now, V(needs_drivers) if
           it would not or nobody can say, V(impossible) if there is no way, V(under_way) if a migration has begun and
-          not ended, V(rolled_back) if one was taken back.
+          not ended, V(needs_verdict) if it was started from VirtIO and somebody has to look at its console and run
+          M(diskwright.proxmox.windows_migrate) with O(diskwright.proxmox.windows_migrate#module:verdict),
+          V(rolled_back) if one was taken back.
       type: str
       returned: if it could be read
       sample: needs_drivers
@@ -118,7 +121,7 @@ guests:
       returned: if it could be read
       sample: vioscsi is not installed
     hindrances:
-      description: What has to be done before it can be migrated.
+      description: What has to be done before it can be migrated, and the rights that the user lacks for it.
       type: list
       elements: str
       returned: if it could be read

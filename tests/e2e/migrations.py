@@ -41,12 +41,14 @@ def migratable(
     windows: Mapping[str, Any] | str | None = "2022",
     config: Mapping[str, str] = NOTHING,
     base: Mapping[str, str] = CONFIG,
+    seed: Mapping[str, Any] = NOTHING,
     **guest: Any,
 ) -> Iterator[Lab]:
     """A lab with one Windows.
 
     :param windows: what the seed says of it; ``None`` for one without an agent.
     :param config: what it has beside or instead of ``base``.
+    :param seed: what the lab has beside it.
     """
     words = {
         "vmid": VMID,
@@ -57,7 +59,7 @@ def migratable(
         **({"agent": {"windows": windows}} if windows else {}),
         **guest,
     }
-    with rig.started(folder, [words], files={ISO: {"text": "drivers\n", "times": 1000}}) as lab:
+    with rig.started(folder, [words], files={ISO: {"text": "drivers\n", "times": 1000}}, **seed) as lab:
         yield lab
 
 

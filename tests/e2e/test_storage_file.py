@@ -317,7 +317,12 @@ def test_verifying_needs_more_than_uploading(lab: Lab, local: Path, tmp_path: Pa
     [
         ({"name": "x.txt"}, "name=x.txt: a file of the content type iso ends with .iso or .img; correct name"),
         ({"name": "x.iso", "content": "import"}, "a file of the content type import ends with .ova, .qcow2, .raw or"),
-        ({}, "nothing tells how the file is called; give name"),
+        ({}, "local on pve1: name: nothing tells how the file is called; give src, url or virtio_win, or name for one"),
+        ({"name": "x.iso", "node": "pve9"}, "node=pve9: there is no such node; write one of pve1"),
+        (
+            {"name": "a\nb.iso", "url": URL},
+            r"local:iso/a\nb.iso on pve1: name=a\nb.iso: PVE would call the file otherwise; use letters without",
+        ),
         ({"name": "x.iso", "storage": "nosuch"}, "storage=nosuch: pve1 has no such storage, or the user may"),
         ({"name": "x.iso", "storage": "disabled"}, "storage=disabled: it is disabled"),
         ({"name": "x.iso", "storage": "local-lvm"}, "it does not take the content type iso (it takes images, rootdir)"),

@@ -6,15 +6,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible import migration
+from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.windows_migrate import (
+    WindowsMigrateInfo,
+    info_spec,
+)
 from ansible_collections.diskwright.proxmox.plugins.module_utils._pve import agent, power, tasks
+from ansible_collections.diskwright.proxmox.plugins.module_utils._pve.client import Client
+from e2e import rig
 from e2e.migrations import (
     CONFIG,
+    ISO,
     VMID,
     assert_data,
     hardware,
@@ -27,6 +35,16 @@ from e2e.migrations import (
     switched,
 )
 from lab import Lab
+from lab.windows import LETTERS
+
+
+def standings(lab: Lab, client: Client | None = None, **params: Any) -> list[dict[str, Any]]:
+    """What windows_migrate_info says."""
+    defaults = {name: row.get("default") for name, row in info_spec().items()}
+    with nullcontext(client) if client else rig.connect(lab) as connection:
+        work = WindowsMigrateInfo(connection, {**defaults, "task_timeout": 60, **params})
+        work.prepare()
+        return list(work.result(executed=False).data["guests"])
 
 
 @pytest.fixture(autouse=True)
@@ -109,6 +127,15 @@ def test_virtio_block_and_the_boot_disk_alone(tmp_path: Path) -> None:
         assert_settled(lab, "on_virtio", bus="virtio", data_disks=False)
 
 
+def test_volumes_without_a_letter(tmp_path: Path) -> None:
+    """A Windows that has more volumes than letters answers all the same."""
+    with migratable(tmp_path, config={"ide2": f"{ISO},media=cdrom"}) as lab:
+        inside(lab).letters = {f"another-{letter}": letter for letter in LETTERS}
+        (standing,) = standings(lab)
+        assert (standing["product"], standing["agent"]) == ("Windows Server 2022 Standard", True)
+        assert [letter for _name, letter, _label in inside(lab).volume_ids(lab.guest(VMID))] == ["C:", None]
+
+
 # ---- back
 
 
@@ -177,6 +204,21 @@ def test_it_goes_back(why: str, config: dict[str, str], tmp_path: Path) -> None:
         assert "retry: true" in migrate(lab).warnings[0]
 
 
+def test_several_reasons_are_one_line_without_the_guests_name(tmp_path: Path) -> None:
+    """In the result, in tables and in its notes: the ISO has none of the drivers."""
+    with migratable(tmp_path) as lab:
+        inside(lab).media["virtio-win-0.1.271"] = {}
+        ended = migrate(lab)
+        assert ended.state == "rolled_back"
+        reason = ended.guest["reason"]
+        assert "drivers=vioscsi: " in reason
+        assert ". drivers=viostor: " in reason
+        for text in (reason, journal(lab)):
+            assert "(122 on pve1)" not in text
+            assert "\n" not in text.replace("\\n", "\n")
+        assert ended.failure == f"win1 (122 on pve1): {reason}"
+
+
 def test_it_is_tried_again_when_asked(tmp_path: Path) -> None:
     with migratable(tmp_path) as lab:
         inside(lab).fails = "stage"
@@ -214,8 +256,17 @@ def test_without_an_agent_a_person_says_how_it_is(config: dict[str, str], tmp_pa
         before = hardware(lab)
         planned = migrate(lab, check=True)
         assert planned.state == "needs_offline_staging"
-        assert planned.diff.endswith("  ? then      the stopped guest's disk needs vioscsi (module windows_inject)\n")
+        # Nothing happens that was not told: what comes when the disk has the driver is told before the first step.
+        needed = "  ? then      the stopped guest's disk needs vioscsi (module windows_inject)"
+        first, later = planned.diff.split(needed)
+        assert "sata0" not in first
+        assert "> scsi0     was sata0" in later
+        assert "> scsi1     was sata1" in later
+        assert "~ boot      scsi0 net0" in later
+        assert "? then      it was started from VirtIO and has no agent to say how it is: look at its console" in later
+        assert [step["what"] for step in planned.guest["actions"]] == ["power", "snapshot"]
         off = migrate(lab)
+        assert off.diff == planned.diff
         assert (off.state, off.failure, off.guest["volume"]) == (
             "needs_offline_staging",
             None,
@@ -225,10 +276,20 @@ def test_without_an_agent_a_person_says_how_it_is(config: dict[str, str], tmp_pa
         assert hardware(lab) == before
         assert_settled(lab, "needs_offline_staging")
         on = migrate(lab, injected=["vioscsi", "viostor"])
-        assert (on.state, on.failure) == ("needs_verdict", None)
+        said = "it was started from VirtIO and has no agent to say how it is: look at its console, then run again with"
+        assert (on.state, on.guest["failed"]) == ("needs_verdict", True)
+        assert said in (on.failure or "")
         assert lab.guest(VMID).running
         assert hardware(lab) == switched(before)
-        assert_settled(lab, "needs_verdict")
+        seen = writes(lab)
+        for check in (True, False):
+            again = migrate(lab, check=check)
+            assert (again.state, again.changed, again.diff) == ("needs_verdict", False, "")
+            assert said in (again.failure or "")
+        assert writes(lab) == seen
+        (standing,) = standings(lab)
+        assert (standing["standing"], standing["phase"]) == ("needs_verdict", "probation")
+        assert standing["reason"].startswith(said)
         assert migrate(lab, verdict="commit").state == "committed"
         assert lab.guest(VMID).running
         assert lab.guest(VMID).conf.snapshots == {}
@@ -239,8 +300,15 @@ def test_without_an_agent_a_person_can_send_it_back(tmp_path: Path) -> None:
     with migratable(tmp_path, None) as lab:
         before = hardware(lab)
         assert migrate(lab, switch_without_proof=True).state == "needs_verdict"
+        told = migrate(lab, check=True, verdict="roll_back")
         back = migrate(lab, verdict="roll_back")
-        assert back.state == "rolled_back"
+        assert (back.state, back.diff) == ("rolled_back", told.diff)
+        assert "> sata0     was scsi0 " in back.diff
+        assert "> sata1     was scsi1 " in back.diff
+        assert "as it was at the beginning" in back.diff.partition("~ boot      sata0 net0")[2].partition("\n")[0]
+        (warning,) = back.warnings
+        assert "nobody can ask its Windows, so the snapshot before_virtio_" in warning
+        assert told.warnings == back.warnings  # the snapshot stays: whoever reads the plan knows it too
         assert hardware(lab) == before
         assert lab.guest(VMID).running
         assert "is kept" in back.guest["reason"]

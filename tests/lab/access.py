@@ -180,10 +180,14 @@ class Access:
         return roles
 
     def report(self, who: str, path: str | None) -> dict[str, dict[str, int]]:
-        """The answer of GET /access/permissions."""
+        """The answer of GET /access/permissions: by path the privileges, and whether each is passed on below it."""
         paths = [path] if path else [*ALWAYS_SHOWN, *self.acl, *(m for members in self.pools.values() for m in members)]
         held = {step: self.privileges(who, step) for step in dict.fromkeys(paths)}
-        return {step: dict.fromkeys(sorted(privileges), 1) for step, privileges in held.items() if privileges}
+        below = {step: self.privileges(who, f"{step.rstrip('/')}/below") for step in held}
+        return {
+            step: {privilege: int(privilege in below[step]) for privilege in sorted(privileges)}
+            for step, privileges in held.items() if privileges
+        }  # fmt: skip
 
 
 def _words(text: Any) -> list[str]:

@@ -64,6 +64,9 @@ MIB = 1 << 20
 Files = Callable[[str], Mapping[str, bytes]]
 
 
+LETTERS = tuple(f"{letter}:" for letter in "DEFGHIJKLMNOPQRSTUVWXYZ")
+
+
 def guid(*parts: str) -> str:
     """A GUID that is the same each time."""
     return str(uuid.uuid5(uuid.NAMESPACE_URL, "/".join(parts)))
@@ -228,30 +231,34 @@ class Windows:
 
     # ---- what it shows
 
-    def volume_ids(self, guest: Guest) -> Iterator[tuple[str, str, str]]:
-        """Volume, letter and label of each volume of disks that are online."""
+    def volume_ids(self, guest: Guest) -> Iterator[tuple[str, str | None, str]]:
+        """Volume, letter and label of each volume of disks that are online. When all letters are taken it has none."""
         for number, (slot, file, _service) in enumerate(self.disks(guest)):
             if file not in self.offline and not self._is_blank(guest, slot):
                 name = guid("volume", file)
                 wanted = self.letters.get(name) or ("C:" if not number else self._free_letter())
-                self.letters[name] = wanted
+                if wanted:
+                    self.letters[name] = wanted
                 yield name, wanted, LABELS[self.language][1] if not number else ""
 
     def _is_blank(self, guest: Guest, slot: str) -> bool:
         """A disk that was made only for its driver has no volumes."""
         return "serial=diskwright-helper" in (guest.running.drives[slot] if guest.running else "")
 
-    def _free_letter(self) -> str:
-        return next(f"{letter}:" for letter in "DEFGHIJKLMNOP" if f"{letter}:" not in self.letters.values())
+    def _free_letter(self) -> str | None:
+        return next(self._free_letters(), None)
+
+    def _free_letters(self) -> Iterator[str]:
+        taken = set(self.letters.values())
+        return (letter for letter in LETTERS if letter not in taken)
 
     def iso_drives(self, guest: Guest) -> Iterator[tuple[str, str]]:
-        """Letter and label of each medium in a drive."""
-        taken = set(self.letters.values())
-        letters = (f"{letter}:" for letter in "DEFGHIJKLMNOPQRSTUVW" if f"{letter}:" not in taken)
+        """Letter and label of each medium in a drive that has a letter."""
+        letters = self._free_letters()
         for _slot, drive in sorted(self.drives(guest).items()):
             if drive.is_cdrom:
-                letter = next(letters)
-                if ":" in drive.file:
+                letter = next(letters, None)
+                if letter and ":" in drive.file:
                     yield letter, drive.file.rpartition("/")[2].removesuffix(".iso")
 
     def file(self, guest: Guest, path: str) -> bytes | None:
@@ -490,7 +497,8 @@ def _fsinfo(windows: Windows, guest: Guest) -> list[dict[str, Any]]:
     """`get-fsinfo`: vioscsi is `sas`, viostor `scsi` (the BusType of their INF files)."""
     buses = {"vioscsi": "sas", "viostor": "scsi", "LSI_SAS": "sas", "atapi": "ide"}
     disks = {guid("volume", file): service for _slot, file, service in windows.disks(guest)}
-    return [{"name": f"\\\\?\\Volume{{{name}}}\\", "mountpoint": letter + "\\", "type": "NTFS",
+    return [{"name": f"\\\\?\\Volume{{{name}}}\\", "type": "NTFS",
+             "mountpoint": f"{letter}\\" if letter else LABELS["en"][0],
              "disk": [{"bus-type": buses.get(disks[name], "sata"), "bus": 0, "unit": 0, "target": 0,
                        "dev": r"\\.\PhysicalDrive0"}]} for name, letter, _label in windows.volume_ids(guest)]
 

@@ -24,9 +24,11 @@ from .._pve.agent import Agent, AgentError, NoAgentError
 from .._pve.client import ApiError, AuthenticationError, path
 from .._pve.reads import read_again
 from .._pve.tasks import Deadline, TaskFailedError, TaskTimeoutError
+from .._windows.inside import UnreadableWindowsError
 from .._windows.migration import next_step, remember
-from .._windows.note import read_note, write_note
+from .._windows.note import Phase, UnreadableNoteError, read_note, write_note
 from .._windows.placement import change, differing
+from .._windows.rights import may_ask, may_read, paths
 from .._windows.situation import Memory, Situation, Wishes
 from .._windows.steps import (
     Awaited,
@@ -52,13 +54,13 @@ if t.TYPE_CHECKING:
     from .._pve.client import Client
     from .._pve.reads import Surroundings
     from .._windows.inside import Windows
+    from .._windows.note import Journal
+    from .._windows.rights import Held
 
 #: More than any way through the state machine has, with every step failing once.
 _MOST_STEPS = 100
 #: How often a run looks again because somebody else was quicker or an answer was lost, before it gives up.
 _MOST_LOOKS = 5
-#: What a migration needs on the guest, whatever way it takes.
-_RIGHTS = ("VM.Config.Disk", "VM.Config.CDROM", "VM.Config.HWType", "VM.Config.Options", "VM.PowerMgmt")
 _PINGS, _PING_PAUSE = 3, 2.0
 _FIRST_POLL, _POLL_GROWTH, _LONGEST_POLL = 0.2, 1.5, 5.0
 #: Steps after which Windows is as it was, so that it need not be asked again.
@@ -97,6 +99,13 @@ class Passage:
         return any(not isinstance(step, Wait) for step in self.done)
 
 
+def _read_journal(guest: Guest) -> tuple[Journal | None, UnreadableNoteError | None]:
+    try:
+        return read_note(guest.configured.description), None
+    except UnreadableNoteError as error:
+        return None, error
+
+
 class Migrator:
     """One guest and a connection. Used by one thread."""
 
@@ -121,6 +130,7 @@ class Migrator:
         self._memory = Memory()
         self._looks = 0
         self._heard = ""
+        self._held: Held | None = None
 
     # ---- looking
 
@@ -128,38 +138,50 @@ class Migrator:
         """The guest's situation now.
 
         :param ask_windows: whether Windows may be another than when it was asked last.
-        :raises DiskwrightError: the guest can't be read, or its journal.
+        :raises DiskwrightError: the guest can't be read.
         """
         self._guest = guest = read_again(self._client, self._guest)
-        journal = read_note(guest.configured.description)
+        journal, damage = _read_journal(guest)
+        # A note that a migration was rolled back is no migration: if it is tried again, all is checked again.
+        under_way = journal is not None and journal.phase is not Phase.ROLLED_BACK
+        if self._held is None:
+            self._held = self._read_rights(guest)
         if ask_windows or not guest.running:
             # Later the state machine waits for it, for as long as the user says.
-            self._windows = self._ask_windows(1 if journal else _PINGS) if guest.running else None
+            self._windows = self._ask_windows(1 if under_way else _PINGS) if guest.running else None
         entries, _parent = snapshots.read_entries(self._client, guest)
         return Situation(
             guest=guest,
             wishes=self._wishes,
             journal=journal,
+            damage=damage,
             windows=self._windows,
             heard=self._heard,
             snapshots=frozenset(entry.name for entry in entries),
-            unsnappable=() if journal else self._unsnappable(),
-            iso_exists=journal is not None or self._iso_exists(),
-            lacking=() if journal else self._lacking(guest),
-            ha=journal is None and power.read_power(self._client, guest).ha,
+            unsnappable=() if under_way else self._unsnappable(),
+            iso_exists=under_way or self._iso_exists(),
+            held=self._held,
+            ha=not under_way and power.read_power(self._client, guest).ha,
             memory=self._memory,
         )
+
+    def _read_rights(self, guest: Guest) -> Held:
+        """What the user may do, asked once, and first: without a right other looks fail, and name only that one."""
+        ask = path("access", "permissions")
+        # The value of a right is whether it is passed on to what is below, so 0 is a right too.
+        answers = {where: self._client.get(ask, {"path": where}) for where in paths(guest, self._wishes)}
+        return {where: frozenset(answer.get(where) or ()) for where, answer in answers.items()}
 
     def _ask_windows(self, pings: int) -> Windows | None:
         """What Windows says, ``None`` when it says nothing; what went wrong is in :attr:`_heard`."""
         self._heard = ""
-        if not agent_enabled(self._guest):
+        if not agent_enabled(self._guest) or not may_ask(self._held, self._guest):
             return None
         try:
             return self._inside.gather() if self._is_answered(pings) else None
         except NoAgentError:
             return None
-        except AgentError as error:
+        except (AgentError, UnreadableWindowsError) as error:
             self._heard = self._sentence(error)
             return None
 
@@ -180,16 +202,11 @@ class Migrator:
         reasons = [f"{one.slot}: {one.problem}" for one in core_snapshot.drives_without_snapshots(facts)]
         return tuple(reasons or ["PVE does not say why"])
 
-    def _lacking(self, guest: Guest) -> tuple[str, ...]:
-        """Rights that the user lacks, which PVE would tell only half way."""
-        where = f"/vms/{guest.vmid}"
-        held = self._client.get(path("access", "permissions"), {"path": where}).get(where, {})
-        needed = (*_RIGHTS, *(() if self._wishes.snapshot == "never" else ("VM.Snapshot",)))
-        return tuple(f"{right} on {where}" for right in needed if not held.get(right))
-
     def _iso_exists(self) -> bool:
         iso = self._wishes.iso
-        return iso is None or self._surroundings.volume(self._guest.node, iso) is not None
+        if iso is None or not may_read(self._held, iso):
+            return True  # what may not be looked at is refused for that
+        return self._surroundings.volume(self._guest.node, iso) is not None
 
     # ---- the run
 
@@ -203,12 +220,15 @@ class Migrator:
         return passage
 
     def _sentence(self, error: DiskwrightError) -> str:
-        return str(error).removeprefix(f"{self._guest.label}: ")
+        """What it says, on one line and without the guest's name: it goes into notes, tables and other sentences."""
+        return ". ".join(line.removeprefix(f"{self._guest.label}: ") for line in str(error).splitlines())
 
     def _through(self, passage: Passage) -> End:
         asked = True
         for _number in range(_MOST_STEPS):
             now = self.look(ask_windows=asked)
+            if now.damage is not None:  # somebody has edited it while this run was at work
+                return End(State.STUCK, str(now.damage))
             step = next_step(now)
             if isinstance(step, End):
                 return step
@@ -374,7 +394,7 @@ class Migrator:
         except NoAgentError as error:
             if error.permanent:
                 raise
-        except AgentError:
+        except (AgentError, UnreadableWindowsError):
             return False  # Windows is not quite up yet
         else:
             return set(step.volumes) <= {volume.identity for volume in windows.volumes}

@@ -13,7 +13,7 @@ from pathlib import Path
 from .._core.errors import DiskwrightError
 from .._pve.agent import AgentError, powershell
 from .._windows.drivers import CONTROLLERS, DRIVERS
-from .._windows.inside import UnreadableWindowsError, read_windows
+from .._windows.inside import REPAIR, UnreadableWindowsError, read_windows
 from .._windows.powershell import script
 from .._windows.reg_exe import QUERIES, outputs, query, read_registry, with_boot_disk
 from .._windows.staging import Package, guard_values, read_package
@@ -138,14 +138,21 @@ class WindowsGuest:
         if self._find_shell() is None:
             raise AgentError(f"{self._agent.label}: this Windows has no PowerShell")
         result = self._agent.script(script(name, **values), t.cast("Platform", self._find_shell()))
-        try:
-            answer = json.loads(result)
-        except ValueError as error:
-            problem = f"{self._agent.label}: the script {name} answered no JSON ({error})"
-            raise UnreadableWindowsError(problem) from error
+        answer = _read_answer(result)
+        if answer is None:
+            raise UnreadableWindowsError(f"{self._agent.label}: the script {name} answered no object of JSON; {REPAIR}")
         if "error" in answer:
             raise AgentError(f"{self._agent.label}: Windows refused ({name}): {answer['error']}")
-        return t.cast("dict[str, t.Any]", answer)
+        return answer
+
+
+def _read_answer(result: bytes) -> dict[str, t.Any] | None:
+    """A script's result, ``None`` when it is no object of JSON."""
+    try:
+        answer = json.loads(result)
+    except ValueError:
+        return None
+    return answer if isinstance(answer, dict) else None
 
 
 class DriverFolder:

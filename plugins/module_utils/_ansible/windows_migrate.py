@@ -16,18 +16,18 @@ from .._core.errors import DiskwrightError
 from .._core.layout import Layout
 from .._pve.power import SHUTDOWN_SECONDS
 from .._pve.reads import Cluster, GuestEntry, Surroundings, guest_of, read_guests
-from .._windows.assessment import Assessment, Standing, assess, boot_slot, is_windows
+from .._windows.assessment import Assessment, Standing, assess, is_windows
 from .._windows.forecast import Forecast, foretell
 from .._windows.note import Phase
-from .._windows.releases import releases_of
-from .._windows.situation import BUSES, SNAPSHOT, STAGING, VERDICT, Situation, Wishes
-from .._windows.steps import State, Step
+from .._windows.releases import DRIVER_OF_BUS, releases_of
+from .._windows.situation import BUSES, SNAPSHOT, STAGING, VERDICT, Situation, Wishes, boot_slot
+from .._windows.steps import Note, State, Step
 from .migration import Migrator, Passage, Patience
 from .one_guest import one_guest_spec
 from .runner import Result
 
 if t.TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from .._core.guest import Guest
     from .._pve.client import Client
@@ -37,7 +37,7 @@ AGENT_SECONDS = 600
 # Details stand in a column of their own, unless a step takes so many words that the column would be far away.
 _WIDEST = 48
 #: How a run can end that a user has to hear of as a failure.
-_FAILED = frozenset({State.REFUSED, State.STUCK})
+_FAILED = frozenset({State.REFUSED, State.STUCK, State.NEEDS_VERDICT})
 _DEFAULTS: t.Final = {
     "bus": "scsi",
     "data_disks": True,
@@ -58,7 +58,7 @@ def wishes_spec() -> dict[str, dict[str, t.Any]]:
         "data_disks": {"type": "bool"},
         "staging": {"type": "str", "choices": list(STAGING)},
         "iso": {"type": "str"},
-        "injected": {"type": "list", "elements": "str"},
+        "injected": {"type": "list", "elements": "str", "choices": list(DRIVER_OF_BUS.values())},
         "snapshot": {"type": "str", "choices": list(SNAPSHOT)},
         "keep_snapshot": {"type": "bool"},
         "switch_without_proof": {"type": "bool"},
@@ -233,16 +233,18 @@ def _result(job: Job, *, executed: bool) -> dict[str, t.Any]:
     end = job.passage.end if job.passage and job.passage.end else forecast.end
     unwanted = situation.wishes.verdict != "roll_back"
     turned_back = job.passage is not None and end.state is State.ROLLED_BACK and unwanted
+    # A person is needed when it has come to that, not when it is foretold.
+    foretold = end.state is State.NEEDS_VERDICT and job.passage is None and forecast.changes
     slot = boot_slot(situation.guest)
     return {
         "vmid": situation.guest.vmid,
         "name": situation.guest.name,
         "node": situation.guest.node,
         "changed": job.passage.changed if job.passage else forecast.changes and not executed,
-        "failed": end.state in _FAILED or turned_back,
+        "failed": (end.state in _FAILED and not foretold) or turned_back,
         "standing": found.standing.value,
         "state": end.state.value,
-        "reason": end.reason.replace(f"{situation.guest.label}: ", ""),
+        "reason": end.reason,
         "boot_slot": None if slot is None else str(slot),
         "volume": None if slot is None else situation.guest.configured.drives[slot].volume,
         "actions": list(_actions(job, executed=executed)),
@@ -251,13 +253,17 @@ def _result(job: Job, *, executed: bool) -> dict[str, t.Any]:
 
 def _actions(job: Job, *, executed: bool) -> Iterator[dict[str, str]]:
     if job.passage is None:
-        lines = job.forecast.lines if job.forecast and not executed else ()
-        yield from (_action(line, "planned") for line in lines if line.sign != "?")
+        steps = job.forecast.steps if job.forecast and not executed else ()
+        yield from (_action(line, "planned") for line in _lines(steps))
         return
-    for step in job.passage.done:
-        yield from (_action(line, "done") for line in step.lines)
+    yield from (_action(line, "done") for line in _lines(job.passage.done))
     for step, reason in job.passage.failed:
         yield from (_action(line, "failed") | {"reason": reason} for line in _named(step))
+
+
+def _lines(steps: Iterable[Step]) -> Iterator[Line]:
+    """What is done; what is only said of it is none of it."""
+    return (line for step in steps for line in step.lines if line.sign != "?")
 
 
 def _named(step: Step) -> tuple[Line, ...]:
@@ -283,8 +289,14 @@ def _warnings(job: Job) -> Iterator[str]:
     situation, end = job.situation, job.forecast.end if job.forecast else None
     if situation is None or end is None:
         return
-    if job.passage is None and end.state is State.ROLLED_BACK:
+    steps = job.passage.done if job.passage else job.forecast.steps if job.forecast else ()
+    if not steps and end.state is State.ROLLED_BACK:
         yield f"{job.label}: {end.reason}"
+    for kept in (step.kept for step in steps if isinstance(step, Note) and step.kept):
+        yield (
+            f"{job.label}: nobody can ask its Windows, so the snapshot {kept} is kept; look at its console, then delete"
+            f" the snapshot with guest_snapshot"
+        )
     wanted = situation.wishes.snapshot == "if_possible" and job.assessment is not None and job.assessment.journal
     if wanted and situation.unsnappable:
         yield f"{job.label}: there will be no snapshot of it: {'; '.join(situation.unsnappable)}"

@@ -86,9 +86,20 @@ def _property_text(bare_key: str) -> Reader:
 def _agent(value: object) -> str:
     """``true`` and PVE's own ``1``, or a property string such as ``enabled=1,fstrim_cloned_disks=1``."""
     try:
-        return f"enabled={_boolean(value)}"
-    except ParseError:
-        return _property_text("enabled")(value)
+        pairs = dict(propstring.parse(str(value), "enabled"))
+        pairs.setdefault("enabled", "")  # PVE insists on it
+        return ",".join(sorted(f"{key}={_agent_word(key, text)}" for key, text in pairs.items()))
+    except ParseError as error:
+        raise ParseError("write true, false, or as PVE does, such as enabled=1,fstrim_cloned_disks=1") from error
+
+
+def _agent_word(key: str, text: str) -> str:
+    """Options that this does not know are left to PVE; what is no name and no word is none of them."""
+    if key == "enabled":
+        return _boolean(text)
+    if not (re.fullmatch(r"[a-z][a-z_-]*", key) and re.fullmatch(r"\w+", text)):
+        raise ParseError("write one word")
+    return text
 
 
 def _tags(value: object) -> str:

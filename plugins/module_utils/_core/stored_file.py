@@ -117,7 +117,7 @@ class FileWish:
     @property
     def label(self) -> str:
         """How messages call it."""
-        return f"{self.volid} on {self.node}"
+        return f"{in_print(self.volid) if self.name else self.storage} on {self.node}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,13 +176,14 @@ def _steps(wish: FileWish, facts: FileFacts) -> tuple[Step, ...]:
 
 def _wrong_names(wish: FileWish) -> Iterator[Refusal]:
     if not wish.name:
-        yield Refusal(wish.label, "", "name", "", "nothing tells how the file is called", "give name")
+        remedy = "give src, url or virtio_win, or name for one that is there"
+        yield Refusal(wish.label, "", "name", "", "nothing tells how the file is called", remedy)
     elif _UNSAFE.search(wish.name) or len(wish.name) > _LONGEST_NAME or wish.name.startswith("."):
         yield Refusal(
             wish.label,
             "",
             "name",
-            wish.name,
+            in_print(wish.name),
             "PVE would call the file otherwise",
             f"use letters without accents, digits, _ . and -, as in name={_UNSAFE.sub('_', wish.name).lstrip('.')}",
         )
@@ -191,7 +192,7 @@ def _wrong_names(wish: FileWish) -> Iterator[Refusal]:
             wish.label,
             "",
             "name",
-            wish.name,
+            in_print(wish.name),
             f"a file of the content type {wish.content} ends with {_ENDINGS[wish.content]}",
             "correct name, or content",
         )
@@ -255,6 +256,11 @@ def _difference(wish: FileWish, facts: FileFacts) -> str:
     if wish.size is not None and facts.size != wish.size:
         return f"another file of this name is there ({facts.size} bytes, not {wish.size})"
     return f"another file of this name is there (its checksum is not {wish.checksum})"
+
+
+def in_print(text: str) -> str:
+    """A text whose line ends and other control characters can be seen, and do nothing to a terminal."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def name_in_url(url: str) -> str:

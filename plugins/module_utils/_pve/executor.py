@@ -150,7 +150,7 @@ class _Run:
             return
         where = f"/vms/{self._plan.before.vmid}"
         held = self._client.get(path("access", "permissions"), {"path": where}).get(where, {})
-        missing = [right for right in _RIGHTS_TO_STOP if not held.get(right)]
+        missing = [right for right in _RIGHTS_TO_STOP if right not in held]  # its value is whether it is passed on
         if missing:
             raise DiskwrightError(
                 f"{self._outcome.label}: the guest would have to be shut down, and the user lacks "

@@ -27,6 +27,8 @@ if t.TYPE_CHECKING:
     from .._core.slot import Slot
     from .client import Client
 
+# What PVE says of a node that is not in the cluster.
+_NO_NODE = "hostname lookup"
 _ABSENT = re.compile(
     r"does not exist|[Nn]o such|can't activate LV|unable to parse|[Ff]ailed to find|not found|not a QEMU image|"
     r"failed - no format"  # an image of the content type import
@@ -254,9 +256,21 @@ class Surroundings:
         """The storages as a node sees them. Free space is as it was at the first look."""
         with self._lock:
             if node not in self._storages:
-                rows = self._client.get(path("nodes", node, "storage"), {"format": 1})
+                rows = self._rows(node)
                 self._storages[node] = MappingProxyType({str(row["storage"]): _storage(row) for row in rows})
             return self._storages[node]
+
+    def _rows(self, node: str) -> list[Mapping[str, t.Any]]:
+        try:
+            return list(self._client.get(path("nodes", node, "storage"), {"format": 1}))
+        except ApiError as error:
+            if _NO_NODE not in error.text:
+                raise
+            known = sorted(str(row["node"]) for row in self._client.get(path("nodes")))
+            if node in known:
+                raise
+            problem = f"node={node}: there is no such node; write one of {', '.join(known)}"
+            raise DiskwrightError(problem) from error
 
     def volume(self, node: str, volid: str) -> Volume | None:
         """A volume, or ``None`` when there is none of that name."""

@@ -98,7 +98,7 @@ def _is_untouched(client: Client, guest: Guest, name: str) -> bool:
     if guest.running or guest.changed_keys:
         return False
     node = path("nodes", guest.node)
-    if not client.get(path("access", "permissions"), {"path": node}).get(node, {}).get("Sys.Audit"):
+    if "Sys.Audit" not in client.get(path("access", "permissions"), {"path": node}).get(node, {}):
         return False
     now = client.get(path("nodes", guest.node, "qemu", guest.vmid, "config"))
     if not same_hardware(now, client.get(_where(guest, name, "config"))):

@@ -27,7 +27,8 @@ from .inside import Windows
 from .note import LONGEST_DESCRIPTION, Guard, Journal, Phase, write_note
 from .placement import HELPER_SERIAL, Keys, differing, free_slots, is_helper, value_of
 from .releases import DRIVER_OF_BUS, releases_of
-from .situation import Situation, Wishes, can_start, missing, online_disks
+from .rights import lacking, may_ask
+from .situation import Situation, Wishes, boot_slot, can_start, missing, online_disks
 
 #: PVE allocates in GiB; Windows only has to see the disk.
 _HELPER_SIZE = "1"
@@ -37,6 +38,11 @@ _WINDOWS = ("win", "w2k", "wxp", "wvista")
 _Q35_IDE = (2, 0)
 _PC_IDE = (2, 0, 3, 1)
 _ROOM_TO_GROW = 512
+#: What a person has to do who is asked for a verdict.
+LOOK_AT_IT = (
+    "it was started from VirtIO and has no agent to say how it is: look at its console, then run again with"
+    " verdict: commit or verdict: roll_back"
+)
 
 
 class Standing(str, Enum):
@@ -47,6 +53,7 @@ class Standing(str, Enum):
     NEEDS_DRIVERS = "needs_drivers"
     IMPOSSIBLE = "impossible"
     UNDER_WAY = "under_way"
+    NEEDS_VERDICT = "needs_verdict"
     ROLLED_BACK = "rolled_back"
 
 
@@ -70,15 +77,6 @@ def is_windows(guest: Guest) -> bool:
     return (guest.ostype or "").startswith(_WINDOWS)
 
 
-def boot_slot(guest: Guest) -> Slot | None:
-    """The slot of the disk that the guest starts from, or ``None`` when the configuration does not tell."""
-    state = guest.configured
-    disks = [slot for slot, drive in state.drives.items() if drive.is_disk and not slot.is_firmware]
-    names = (*(state.boot.devices if state.boot else ()), state.bootdisk or "")
-    listed = [find_slot(name) for name in names]
-    return next((slot for slot in listed if slot in disks), disks[0] if len(disks) == 1 else None)
-
-
 def has_virtio_controller(guest: Guest) -> bool:
     """Whether the SCSI disks of a guest hang on VirtIO."""
     return (guest.configured.scsihw or "lsi").startswith("virtio-scsi")
@@ -98,8 +96,10 @@ def assess(now: Situation) -> Assessment:
     """Where a guest stands. With a journal that has not ended, the journal decides and not this."""
     guest, wishes = now.guest, now.wishes
     if now.journal is not None and now.journal.phase is not Phase.ROLLED_BACK:
+        if _awaits_verdict(now, now.journal):
+            return Assessment(Standing.NEEDS_VERDICT, LOOK_AT_IT)
         return Assessment(Standing.UNDER_WAY, f"in the phase {now.journal.phase.value}")
-    impossible = tuple(_impossible(guest, now.windows, wishes))
+    impossible = tuple(_impossible(now))
     boot = boot_slot(guest)
     if impossible or boot is None:
         reasons = "; ".join(refusal.problem for refusal in impossible)
@@ -119,12 +119,25 @@ def assess(now: Situation) -> Assessment:
     return Assessment(standing, _why(now, proof), tuple(refusals), journal)
 
 
+def _awaits_verdict(now: Situation, journal: Journal) -> bool:
+    """Whether it was started from its new slots, and neither an agent nor a person has said how it is."""
+    started = journal.phase is Phase.PROBATION and now.guest.running and not differing(now.guest.live, journal.after)
+    return started and now.windows is None and not journal.answered
+
+
+def in_one_line(refusals: tuple[Refusal, ...]) -> str:
+    """Refusals of one guest, without its name: for a reason, which is told beside it."""
+    return ". ".join(str(refusal).removeprefix(f"{refusal.guest}: ") for refusal in refusals)
+
+
 def _why(now: Situation, proof: str) -> str:
     if proof:
         return proof
     if now.windows is not None:
         return missing(now.windows, now.wishes.driver)
     seen = "its agent does not answer" if now.guest.running else "it is stopped"
+    if now.guest.running and not may_ask(now.held, now.guest):
+        seen = "the user may not ask its agent"
     return f"{seen}, so nobody can say which drivers it has"
 
 
@@ -135,7 +148,11 @@ def _refusal(guest: Guest, problem: str, remedy: str, option: str = "", value: s
 # ---- what is impossible
 
 
-def _impossible(guest: Guest, windows: Windows | None, wishes: Wishes) -> Iterator[Refusal]:
+def _impossible(now: Situation) -> Iterator[Refusal]:
+    guest = now.guest
+    if now.damage is not None:
+        yield _refusal(guest, now.damage.problem, now.damage.remedy)
+        return
     if not is_windows(guest):
         found = guest.ostype or "none"
         yield _refusal(guest, f"it is no Windows (its ostype is {found})", "set the ostype in PVE if it is one")
@@ -146,7 +163,7 @@ def _impossible(guest: Guest, windows: Windows | None, wishes: Wishes) -> Iterat
         yield _refusal(guest, f"PVE has '{text}' there, which can't be read", "correct it in PVE first", slot=str(slot))
     if boot_slot(guest) is None:
         yield _refusal(guest, "it is not known which disk it starts from", "put the disk into the boot order in PVE")
-    yield from _without_driver(guest, windows, wishes)
+    yield from _without_driver(guest, now.windows, now.wishes)
 
 
 def _without_driver(guest: Guest, windows: Windows | None, wishes: Wishes) -> Iterator[Refusal]:
@@ -251,8 +268,10 @@ def _refusals(now: Situation, move: _Move, proof: str) -> Iterator[Refusal]:
     if guest.changed_keys:
         keys = ", ".join(sorted(guest.changed_keys))
         yield _refusal(guest, f"{keys} waits for the next start", "restart it, or take the change back, first")
-    if now.lacking:
-        yield _refusal(guest, f"the user lacks {', '.join(now.lacking)}", "grant it for the migration")
+    # A Windows that may not be asked could turn out to need all that it takes.
+    online = not proof and (_goes_online(now) or (guest.running and not may_ask(now.held, guest)))
+    if lacks := lacking(now.held, guest, wishes, online=online):
+        yield _refusal(guest, f"the user lacks {lacks}", "grant it for the migration")
     if now.ha and not wishes.force_stop:
         reason = "it is managed by HA, which stops a guest by force when it does not shut down in time"
         yield _refusal(guest, reason, "write force_stop: true, or take it out of HA")
@@ -265,6 +284,9 @@ def _refusals(now: Situation, move: _Move, proof: str) -> Iterator[Refusal]:
     if now.heard and wishes.staging != "offline":  # that it has no agent would be a wrong guess
         remedy = "see to its agent, or write staging: offline"
         yield _refusal(guest, f"its agent is there, and Windows can't be asked: {now.heard}", remedy)
+    if now.windows is not None and not (now.windows.boot_disk and now.windows.boot_disk.service):
+        reason = "Windows can't say which driver its system disk hangs on, so nobody could tell afterwards"
+        yield _refusal(guest, reason, "repair its WMI, or take the agent out of its options in PVE and say yourself")
     if not proof and _goes_online(now):
         yield from _online_refusals(now, move)
 
@@ -276,7 +298,7 @@ def _goes_online(now: Situation) -> bool:
 def _online_refusals(now: Situation, move: _Move) -> Iterator[Refusal]:
     guest, wishes = now.guest, now.wishes
     staging = {"option": "staging", "value": wishes.staging}
-    if now.windows is None and guest.running and not now.heard:
+    if now.windows is None and guest.running and not now.heard and may_ask(now.held, guest):
         yield _refusal(guest, "its guest agent does not answer", "write staging: offline", **staging)
     if now.windows is not None and now.windows.powershell is None:
         yield _refusal(guest, f"{now.windows.product} has no PowerShell", "write staging: offline", **staging)

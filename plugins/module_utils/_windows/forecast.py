@@ -13,13 +13,14 @@ from types import MappingProxyType
 
 from .._core.actions import Line
 from .._core.drive import Drive, make_drive, parse_drive
-from .._core.guest import Guest, parse_boot
+from .._core.guest import Boot, Guest, parse_boot
 from .._core.slot import Slot, find_slot
-from .assessment import boot_slot, driver_of
+from .assessment import driver_of
 from .inside import Disk, DriverState, Service, Windows
 from .migration import next_step, remember
 from .note import write_note
-from .situation import Situation
+from .placement import Keys
+from .situation import Situation, boot_slot
 from .steps import Awaited, Configure, Destroy, End, Inside, Note, Power, Revert, Snapshot, Stage, State, Step, Wait
 
 #: More than any way through the machine has.
@@ -34,12 +35,14 @@ class Forecast:
     :param end: how it ends if every step succeeds.
     :param changes: whether anything is done.
     :param idle: whether there is nothing to wait for either.
+    :param steps: what leads to the end.
     """
 
     lines: tuple[Line, ...]
     end: End
     changes: bool
     idle: bool
+    steps: tuple[Step, ...] = ()
 
 
 def foretell(now: Situation) -> Forecast:
@@ -48,32 +51,63 @@ def foretell(now: Situation) -> Forecast:
     An ISO that is not there yet may be brought by then; a real run looks, and is refused without it.
     """
     lines: list[Line] = []
-    if not now.iso_exists and now.journal is None:
+    if not now.iso_exists:
         lines.append(Line("?", "iso", f"{now.wishes.iso} is not there yet", "without it the run is refused"))
         now = replace(now, iso_exists=True)
-    windows = now.windows or _UNKNOWN
-    changes = False
-    for number in range(_MOST_STEPS):
-        step = next_step(now)
-        if isinstance(step, End):
-            if not changes:
-                lines.clear()
-            return Forecast((*lines, *_ending(step, changes=changes)), step, changes, idle=number == 0)
-        changes = changes or not isinstance(step, Wait)
-        lines.extend(step.lines)
-        if isinstance(step, Wait) and now.journal is not None and now.journal.online and windows is _UNKNOWN:
-            lines.append(Line("?", "windows", "is asked then, and guarded as far as it needs that"))
-        if now.windows is not None:
-            windows = now.windows
-        after = _carried_out(now, step, windows)
-        now = replace(after, memory=remember(after.memory, step, now.journal))
-    raise AssertionError("the migration's state machine does not come to an end")
+    play = _Play(now)
+    end = play.through()
+    if not play.changes:
+        return Forecast((), end, changes=False, idle=not play.steps)
+    return Forecast((*lines, *play.lines, *_what_then(play.now, end)), end, changes=True, idle=False, steps=play.steps)
 
 
-def _ending(end: End, *, changes: bool) -> tuple[Line, ...]:
-    if changes and end.state in (State.NEEDS_INJECTION, State.NEEDS_VERDICT):
+class _Play:
+    """The state machine, played through from a situation to an end."""
+
+    def __init__(self, now: Situation) -> None:
+        self.now = now
+        self.lines: list[Line] = []
+        self.steps: tuple[Step, ...] = ()
+
+    @property
+    def changes(self) -> bool:
+        """Whether anything was done but waiting."""
+        return any(not isinstance(step, Wait) for step in self.steps)
+
+    def through(self) -> End:
+        """To the end."""
+        windows = self.now.windows or _UNKNOWN
+        for _number in range(_MOST_STEPS):
+            now = self.now
+            step = next_step(now)
+            if isinstance(step, End):
+                return step
+            self.steps = (*self.steps, step)
+            self.lines.extend(step.lines)
+            if isinstance(step, Wait) and now.journal is not None and now.journal.online and windows is _UNKNOWN:
+                self.lines.append(Line("?", "windows", "is asked then, and guarded as far as it needs that"))
+            if now.windows is not None:
+                windows = now.windows
+            after = _carried_out(now, step, windows)
+            self.now = replace(after, memory=remember(after.memory, step, now.journal))
+        raise AssertionError("the migration's state machine does not come to an end")
+
+
+def _what_then(now: Situation, end: End) -> tuple[Line, ...]:
+    """What comes after the end of this run, by another one: nothing of it is done before it was told."""
+    if end.state is State.NEEDS_VERDICT:
         return (Line("?", "then", end.reason),)
-    return ()
+    if end.state is not State.NEEDS_INJECTION:
+        return ()
+    first = Line("?", "then", end.reason, "with it, a later run does this:")
+    wishes = replace(now.wishes, injected=now.wishes.injected | {now.wishes.driver})
+    later = _Play(replace(now, wishes=wishes))
+    return (first, *_after(later))
+
+
+def _after(play: _Play) -> tuple[Line, ...]:
+    end = play.through()
+    return (*play.lines, *_what_then(play.now, end))
 
 
 def _carried_out(now: Situation, step: Step, windows: Windows) -> Situation:
@@ -152,6 +186,8 @@ def _configured(now: Situation, step: Configure) -> Situation:
             drives.pop(slot, None)
         else:
             drives[slot] = _arrived(now.guest, parse_drive(text))
+    if "boot" not in step.keys and state.boot is not None:
+        others["boot"] = _with_media(state.boot, step.keys)
     held = {drive.volume for drive in drives.values()}
     kept = {name: slot for slot, name in unused.items() if name not in held}
     for drive in state.drives.values():
@@ -165,6 +201,13 @@ def _configured(now: Situation, step: Configure) -> Situation:
         **others,  # type: ignore[arg-type]
     )
     return replace(now, guest=replace(now.guest, configured=after, live=after))
+
+
+def _with_media(boot: Boot, keys: Keys) -> Boot:
+    """PVE appends a CD-ROM drive that is set. Source: qemu-server 9.2.6, ``PVE/API2/Qemu.pm``, update_vm_api."""
+    media = [key for key, text in keys.items() if text is not None and find_slot(key) and parse_drive(text).is_cdrom]
+    new = (key for key in media if key not in boot.devices)
+    return Boot((*boot.devices, *new)) if boot.devices else boot
 
 
 def _arrived(guest: Guest, drive: Drive) -> Drive:

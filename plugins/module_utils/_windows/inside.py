@@ -28,6 +28,8 @@ _GUID = re.compile(r"\{([0-9A-Fa-f-]{36})\}")
 _FIXED_DISK = 3
 
 _Answer = Mapping[str, t.Any]
+#: What helps against a Windows that does not answer as it should.
+REPAIR = "run again, and if it stays so, look whether its PowerShell and WMI work (Get-WmiObject Win32_DiskDrive)"
 
 
 class UnreadableWindowsError(DiskwrightError):
@@ -253,8 +255,10 @@ def read_windows(answer: _Answer) -> Windows:
     """
     try:
         return _read(answer)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnreadableWindowsError(f"what Windows answered can't be understood ({error!r})") from error
+    except KeyError as error:
+        raise UnreadableWindowsError(f"what Windows answered lacks {error.args[0]}; {REPAIR}") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise UnreadableWindowsError(f"what Windows answered has another form than it should; {REPAIR}") from error
 
 
 def _read(answer: _Answer) -> Windows:

@@ -30,11 +30,12 @@ from dataclasses import replace
 
 from .._core.guards import find_leftovers
 from .._core.power import agent_enabled
-from .assessment import Standing, assess, can_equip_running, guard_of, protected
+from .assessment import LOOK_AT_IT, Standing, assess, can_equip_running, guard_of, in_one_line, protected
 from .inside import Windows
 from .note import Guard, Journal, Phase
-from .placement import Keys, differing, disks_in, doubles, helper_of, lost, occupied
+from .placement import Keys, differing, disks_in, doubles, helper_of, lost, occupied, places_of
 from .releases import DRIVER_OF_BUS
+from .rights import lacking
 from .situation import Memory, Situation, can_start, missing, online_disks
 from .steps import (
     Awaited,
@@ -68,6 +69,9 @@ def next_step(now: Situation) -> Step | End:
         return _ended(journal) if _ENDED in now.memory.done else _begin(now)
     if now.guest.lock:
         return _unlocked(now)
+    online = journal.phase is Phase.PREPARE and journal.online and not journal.proof
+    if lacks := lacking(now.held, now.guest, now.wishes, online=online, journal=journal):
+        return End(State.REFUSED, f"the user lacks {lacks}; grant it, and run again")
     turned = _turned_back(now, journal)
     if turned is not None:
         return turned
@@ -79,17 +83,35 @@ def next_step(now: Situation) -> Step | End:
 
 def _begin(now: Situation) -> Step | End:
     found = assess(now)
-    if now.wishes.verdict != "agent" and found.journal is not None:
-        return End(State.REFUSED, f"verdict={now.wishes.verdict}: no migration of it is under way; remove verdict")
+    if found.standing is not Standing.IMPOSSIBLE and (end := _unfit_verdict(now, found.standing)):
+        return end
     if found.refusals:
-        return End(State.REFUSED, "\n".join(str(refusal) for refusal in found.refusals))
+        return End(State.REFUSED, in_one_line(found.refusals))
     if found.journal is not None:
         return Note(found.journal)
     if now.journal is None:
         return End(State.ON_VIRTIO)
     if found.standing is Standing.ROLLED_BACK:
-        return End(State.ROLLED_BACK, f"it was rolled back: {now.journal.reason}; write retry: true to try again")
+        return _rolled_back(now.journal)
     return Note(None)  # somebody has brought it to VirtIO since
+
+
+def _rolled_back(journal: Journal) -> End:
+    return End(State.ROLLED_BACK, f"it was rolled back: {journal.reason}; write retry: true to try again")
+
+
+def _unfit_verdict(now: Situation, standing: Standing) -> End | None:
+    """A person's verdict on a guest of which no migration is under way, unless it is so already."""
+    verdict = now.wishes.verdict
+    on_virtio = standing is Standing.ON_VIRTIO
+    if verdict == "agent" or (verdict == "commit" and on_virtio):
+        return None
+    if verdict == "roll_back" and on_virtio:
+        reason = "it is on VirtIO, and no migration of it is under way that could go back"
+        return End(State.REFUSED, f"verdict={verdict}: {reason}; see the guide 'How to get back by hand'")
+    if now.journal is not None and (verdict == "roll_back" or not now.wishes.retry):
+        return _rolled_back(now.journal)
+    return End(State.REFUSED, f"verdict={verdict}: no migration of it is under way; remove verdict")
 
 
 def _ended(journal: Journal | None) -> End:
@@ -113,9 +135,11 @@ def _turned_back(now: Situation, journal: Journal) -> Step | End | None:
     trouble = now.memory.trouble
     if journal.phase in (Phase.COMMIT, Phase.BACK):
         return End(State.STUCK, f"{_where(journal)}: {trouble}; run again") if trouble else None
+    if trouble:
+        return _back(now, trouble)
     if now.wishes.verdict == "roll_back":
-        return _back(now, trouble or "it was told to (verdict: roll_back)")
-    return _back(now, trouble) if trouble else None
+        return _no_way_back(now, journal) or _back(now, "it was told to (verdict: roll_back)")
+    return None
 
 
 def _where(journal: Journal) -> str:
@@ -279,7 +303,8 @@ def _as_before(now: Situation, journal: Journal) -> Step | None:
         return step
     wrong = differing(guest.configured, journal.before, _ours(journal))
     if wrong:
-        return Configure(Purpose.RESTORE, {key: journal.before[key] for key in wrong})
+        keys = {key: journal.before[key] for key in wrong}
+        return Configure(Purpose.RESTORE, keys, places_of(guest.configured, keys))
     return _without_helper(now, journal)
 
 
@@ -307,11 +332,13 @@ def _probation(now: Situation, journal: Journal) -> Step | End:
 
 
 def _missing(volumes: tuple[str, ...]) -> End:
-    names = ", ".join(volumes)
+    one = len(volumes) == 1
+    gone = "is neither in a slot nor among the unused volumes" if one else "are in no slot and not unused"
+    them = "it" if one else "them"
     return End(
         State.STUCK,
-        f"{names} is neither in a slot nor among the unused volumes any more: somebody has moved or removed it; put it"
-        " back into a slot, or remove the comment of the migration from the guest's notes",
+        f"{', '.join(volumes)} {gone} any more: somebody has moved or removed {them}; put {them} back into a slot, or"
+        " remove the comment of the migration from the guest's notes",
     )
 
 
@@ -341,11 +368,7 @@ def _judge(now: Situation, journal: Journal) -> Step | End:
     if journal.answered:
         return _await_agent(now, "Windows did not answer in time after the switch")
     if not agent_enabled(now.guest) or Awaited.AGENT.value in now.memory.late:
-        return End(
-            State.NEEDS_VERDICT,
-            "it was started from VirtIO and has no agent to say how it is: look at its console, then run again with"
-            " verdict: commit or verdict: roll_back",
-        )
+        return End(State.NEEDS_VERDICT, LOOK_AT_IT)
     return Wait(Awaited.AGENT)
 
 
@@ -371,10 +394,15 @@ def _offline(guard: Guard, windows: Windows) -> list[str]:
 
 def _start(now: Situation, why: str = "") -> Step | End:
     """A guest is started only when no volume of it is in two slots: both would write to it."""
-    twice = doubles(now.guest.configured)
-    if twice:
-        return End(State.STUCK, f"{', '.join(twice)} is in two slots; detach it from one of them, then run again")
-    return Power(on=True, why=why)
+    return _twice(doubles(now.guest.configured)) or Power(on=True, why=why)
+
+
+def _twice(volumes: tuple[str, ...]) -> End | None:
+    if not volumes:
+        return None
+    if len(volumes) == 1:
+        return End(State.STUCK, f"{volumes[0]} is in two slots; detach it from one of them, then run again")
+    return End(State.STUCK, f"{', '.join(volumes)} are in two slots; detach each from one of them, then run again")
 
 
 # ---- commit
@@ -388,6 +416,8 @@ def _commit(now: Situation, journal: Journal) -> Step | End:
             return step
     if not journal.ran and guest.running:
         return _shut_down(now)
+    if end := _twice(doubles(guest.configured)):
+        return end
     if journal.snapshot in now.snapshots and not now.wishes.keep_snapshot:
         return Snapshot(journal.snapshot, gone=True)
     return Note(None)
@@ -451,8 +481,8 @@ def _letters(guard: Guard, windows: Windows) -> dict[str, str]:
 
 def _go_back(now: Situation, journal: Journal) -> Step | End:
     guest = now.guest
-    if absent := lost(guest, journal.before):
-        return _missing(absent)
+    if end := _no_way_back(now, journal):
+        return end
     if guest.running:
         if differing(guest.live, journal.before, _ours(journal)):
             return _stop_to_go_back(now, journal)
@@ -461,12 +491,20 @@ def _go_back(now: Situation, journal: Journal) -> Step | End:
         if step is not None:
             return step
     else:
-        if taken := occupied(guest.configured, journal.before, _ours(journal)):
-            return End(State.STUCK, f"{', '.join(taken)} was taken by somebody else; empty it, and run again")
         step = _as_before(now, journal)
         if step is not None:
             return step
     return _restored(now, journal)
+
+
+def _no_way_back(now: Situation, journal: Journal) -> End | None:
+    """What keeps the disks from where they were, and only a person can put right."""
+    state = now.guest.configured
+    if absent := lost(now.guest, journal.before):
+        return _missing(absent)
+    if taken := occupied(state, journal.before, _ours(journal)):
+        return End(State.STUCK, f"{', '.join(taken)} was taken by somebody else; empty it, and run again")
+    return _twice(doubles(state, journal.before))
 
 
 def _stop_to_go_back(now: Situation, journal: Journal) -> Step:
@@ -492,7 +530,8 @@ def _restored(now: Situation, journal: Journal) -> Step | End:
     if journal.snapshot in now.snapshots and not kept:
         return Snapshot(journal.snapshot, gone=True)
     note = f" (the snapshot {journal.snapshot} is kept, as nobody could ask Windows)" if kept else ""
-    return Note(now.noting(phase=Phase.ROLLED_BACK, reason=f"{journal.reason}{note}"))
+    done = now.noting(phase=Phase.ROLLED_BACK, reason=f"{journal.reason}{note}")
+    return Note(done, kept=journal.snapshot if kept else "")
 
 
 def remember(memory: Memory, step: Step, before: Journal | None) -> Memory:

@@ -29,8 +29,16 @@ _FLAGS = ("online", "ran", "answered", "settled", "switched")
 _TEXTS = ("driver", "snapshot", "proof", "helper", "reason")
 
 
-class DamagedNoteError(ParseError):
-    """Somebody has edited the journal, so nobody can tell any more where the guest stands."""
+class UnreadableNoteError(ParseError):
+    """There is a journal that can't be read, so nobody can tell where the guest stands.
+
+    :ivar problem: why, a clause.
+    :ivar remedy: what to do, a clause.
+    """
+
+    def __init__(self, why: str, remedy: str) -> None:
+        self.problem, self.remedy = f"the journal of its migration, a comment in its notes, {why}", remedy
+        super().__init__(f"{self.problem}; {self.remedy}")
 
 
 class Phase(str, Enum):
@@ -106,7 +114,7 @@ class Journal:
 def read_note(description: str | None) -> Journal | None:
     """The journal in a guest's notes, or ``None``.
 
-    :raises DamagedNoteError: there is one that can't be read. Nothing must be done to such a guest.
+    :raises UnreadableNoteError: there is one that can't be read. Nothing must be done to such a guest.
     """
     found = _NOTE.search(description or "")
     if found is None:
@@ -114,10 +122,8 @@ def read_note(description: str | None) -> Journal | None:
     try:
         return _journal(json.loads(found["text"]))
     except (ValueError, TypeError, AttributeError, LookupError) as error:
-        raise DamagedNoteError(
-            "the journal of its migration, a comment in its notes, was edited and can't be read; look which slot its"
-            " disks are in, settle it by hand, and remove the comment"
-        ) from error
+        remedy = "look which slot its disks are in, settle it by hand, and remove the comment"
+        raise UnreadableNoteError("was edited and can't be read", remedy) from error
 
 
 def write_note(description: str | None, journal: Journal | None) -> str:
@@ -152,6 +158,10 @@ def _data(journal: Journal) -> dict[str, object]:
 
 
 def _journal(data: Mapping[str, t.Any]) -> Journal:
+    if isinstance(data["v"], int) and data["v"] > _VERSION:
+        formats = f"its format is {data['v']}, and {_VERSION} is known"
+        why = f"was written by a newer version of diskwright.proxmox ({formats})"
+        raise UnreadableNoteError(why, "update the collection")
     if data["v"] != _VERSION:
         raise ValueError(f"version {data['v']}")
     guard = data.get("guard")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from .._core.drive import Drive, parse_drive
 from .._core.guest import Guest, Hardware, parse_boot
@@ -83,10 +84,22 @@ def helper_of(guest: Guest) -> Drive | None:
     return next((drive for state in states for drive in state.drives.values() if is_helper(drive)), None)
 
 
-def doubles(state: Hardware) -> tuple[str, ...]:
-    """Volumes that are in two slots. A guest must never be started with one."""
-    times = Counter(drive.volume for drive in state.drives.values() if drive.is_disk)
+def doubles(state: Hardware, keys: Keys = MappingProxyType({})) -> tuple[str, ...]:
+    """Volumes that are in two slots. A guest must never be started with one.
+
+    :param keys: what the state has otherwise when it is looked at.
+    """
+    kept = (drive for slot, drive in state.drives.items() if str(slot) not in keys and drive.is_disk)
+    times = Counter(drive.volume for drive in (*kept, *disks_in(keys).values()))
     return tuple(sorted(volume for volume, count in times.items() if count > 1))
+
+
+def places_of(state: Hardware, keys: Keys) -> dict[str, str]:
+    """Where the disks are now that keys put elsewhere, by their new slot."""
+    now = {drive.volume: str(slot) for slot, drive in state.drives.items() if drive.is_disk}
+    now = {**{volume: str(slot) for slot, volume in state.unused.items()}, **now}
+    disks = {slot: now.get(drive.volume) for slot, drive in disks_in(keys).items()}
+    return {slot: place for slot, place in disks.items() if place is not None and place != slot}
 
 
 def lost(guest: Guest, keys: Keys) -> tuple[str, ...]:

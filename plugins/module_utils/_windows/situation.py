@@ -7,11 +7,13 @@
 from __future__ import annotations
 
 import typing as t
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from .._core.guest import Guest
+from .._core.slot import Slot, find_slot
 from .inside import Windows
-from .note import Journal
+from .note import Journal, UnreadableNoteError
 from .releases import DRIVER_OF_BUS
 
 STAGING = ("auto", "online", "offline")
@@ -43,6 +45,15 @@ class Wishes:
     def driver(self) -> str:
         """The driver that Windows has to start from."""
         return DRIVER_OF_BUS[self.bus]
+
+
+def boot_slot(guest: Guest) -> Slot | None:
+    """The slot of the disk that the guest starts from, or ``None`` when the configuration does not tell."""
+    state = guest.configured
+    disks = [slot for slot, drive in state.drives.items() if drive.is_disk and not slot.is_firmware]
+    names = (*(state.boot.devices if state.boot else ()), state.bootdisk or "")
+    listed = [find_slot(name) for name in names]
+    return next((slot for slot in listed if slot in disks), disks[0] if len(disks) == 1 else None)
 
 
 def can_start(windows: Windows, driver: str) -> bool:
@@ -84,24 +95,26 @@ class Memory:
 class Situation:
     """One guest's situation at one moment.
 
+    :param damage: why the journal can't be read, if there is one that can't.
     :param windows: ``None`` as long as the agent does not answer.
     :param heard: what went wrong when it was asked, empty if nobody is there to answer.
     :param snapshots: names of the guest's snapshots.
     :param unsnappable: why PVE can't make a snapshot of it; empty if it can.
     :param iso_exists: whether the ISO that the user names is there.
-    :param lacking: rights that the user lacks, with the path of each.
+    :param held: the user's rights by path, ``None`` when nobody has asked.
     :param ha: whether PVE's HA manager starts and stops the guest.
     """
 
     guest: Guest
     wishes: Wishes = field(default_factory=Wishes)
     journal: Journal | None = None
+    damage: UnreadableNoteError | None = None
     windows: Windows | None = None
     heard: str = ""
     snapshots: frozenset[str] = frozenset()
     unsnappable: tuple[str, ...] = ()
     iso_exists: bool = True
-    lacking: tuple[str, ...] = ()
+    held: Mapping[str, frozenset[str]] | None = None
     ha: bool = False
     memory: Memory = field(default_factory=Memory)
 

@@ -14,7 +14,7 @@ from enum import Enum
 from types import MappingProxyType
 
 from .._core.actions import Line
-from .._core.drive import parse_drive
+from .._core.drive import Drive, parse_drive
 from .._core.slot import find_slot
 from .note import Journal
 from .placement import Keys, disks_in, is_helper
@@ -32,9 +32,19 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Note(Step):
-    """The journal is written, or with ``None`` removed."""
+    """The journal is written, or with ``None`` removed.
+
+    :param kept: our snapshot, when it stays because nobody could ask Windows.
+    """
 
     journal: Journal | None
+    kept: str = ""
+
+    @property
+    def lines(self) -> tuple[Line, ...]:
+        if not self.kept:
+            return ()
+        return (Line("?", "snapshot", f"{self.kept} is kept", "Windows can't be asked, so a person has to look"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +70,7 @@ class Purpose(str, Enum):
 class Configure(Step):
     """The configuration gets these keys, in one call.
 
-    :param sources: for a switch, where each disk comes from, by its new slot.
+    :param sources: where each disk comes from, by its new slot.
     """
 
     purpose: Purpose
@@ -69,8 +79,6 @@ class Configure(Step):
 
     @property
     def lines(self) -> tuple[Line, ...]:
-        if self.purpose is Purpose.RESTORE:
-            return (Line("~", "config", "as it was at the beginning"),)
         return tuple(self._lines())
 
     def _lines(self) -> t.Iterator[Line]:
@@ -78,11 +86,22 @@ class Configure(Step):
             yield Line(">", slot, f"was {source}", "same volume")
         for key, text in self.keys.items():
             if find_slot(key) is None:
-                yield Line("~", key, str(text or "(unset)").removeprefix("order=").replace(";", " "))
+                yield Line("~", key, str(text or "(unset)").removeprefix("order=").replace(";", " "), self._why)
+            elif text is None and key not in self.sources.values():
+                yield Line("-", key, "taken out", self._why)
             elif text is not None and key not in self.sources:
-                drive = parse_drive(text)
-                what = f"1 GiB disk on {drive.storage}" if is_helper(drive) else f"CD-ROM {drive.volume}"
-                yield Line("+", key, what, "until the drivers are installed")
+                yield self._drive(key, parse_drive(text))
+
+    @property
+    def _why(self) -> str:
+        return "as it was at the beginning" if self.purpose is Purpose.RESTORE else ""
+
+    def _drive(self, key: str, drive: Drive) -> Line:
+        what = f"CD-ROM {drive.volume}" if drive.is_cdrom else f"{drive.volume}"
+        if self.purpose is Purpose.RESTORE:
+            return Line("~", key, what, self._why)
+        what = f"1 GiB disk on {drive.storage}" if is_helper(drive) else what
+        return Line("+", key, what, "until the drivers are installed")
 
 
 @dataclass(frozen=True, slots=True)

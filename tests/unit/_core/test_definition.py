@@ -57,6 +57,12 @@ def test_what_is_empty_is_not_sent() -> None:
     ("data", "message"),
     [
         ({"memory": 8}, "100: memory=8: is not allowed; write a whole number of at least 16"),
+        (
+            {"agent": "{'enabled': True}"},  # a dictionary, as Ansible makes a text of it
+            "100: agent={'enabled': True}: is not allowed; write true, false, or as PVE does, such as enabled=1,fstrim",
+        ),
+        ({"agent": "enabled=1,fstrim={}"}, "; write true, false, or as PVE does, such as enabled=1,fstrim_"),
+        ({"agent": ""}, "; write true, false, or as PVE does"),
         ({"cores": 0}, "100: cores=0: is not allowed; write a whole number of at least 1"),
         ({"machine": "q36"}, "100: machine=q36: is not allowed; write pc, q35, or one with its version, such as"),
         ({"cpu": ""}, "write it as PVE does"),

@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.assessment import Standing, assess
 from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.forecast import foretell
+from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.migration import next_step
 from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.note import Journal
 from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.situation import Memory, Wishes
-from unit._windows.world import CONFIG, ISO, World
+from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.steps import End, State
+from unit._windows.world import CONFIG, ISO, World, run
 
 WISHES = Wishes(iso=ISO)
 HELPER = "local-lvm:1,backup=0,serial=diskwright-helper"
@@ -119,3 +121,57 @@ def test_a_forecast_ends_as_the_run_does_and_touches_nothing() -> None:
     told = foretell(world.situation(WISHES, Memory()))
     assert (told.end.state.value, told.changes, told.idle) == ("committed", True, False)
     assert (world.config, world.history) == (before, [])
+
+
+def test_a_windows_that_can_not_say_what_it_hangs_on_is_refused() -> None:
+    """After three restarts nobody would know whether it went well."""
+    now = World().situation(WISHES, Memory())
+    assert now.windows is not None
+    for disk in (None, replace(now.windows.boot_disk, service=None)):  # type: ignore[type-var]
+        (refusal,) = assess(replace(now, windows=replace(now.windows, boot_disk=disk))).refusals
+        assert refusal.problem.startswith("Windows can't say which driver its system disk hangs on")
+
+
+GUEST = ("VM.Audit", "VM.Config.CDROM", "VM.Config.Disk", "VM.Config.HWType", "VM.Config.Options", "VM.PowerMgmt")
+GUEST += ("VM.Snapshot", "VM.GuestAgent.Unrestricted")
+ALL = {"/vms/122": frozenset(GUEST), "/storage/local": frozenset({"Datastore.Audit"})}
+ALL |= {"/storage/local-lvm": frozenset({"Datastore.AllocateSpace"})}
+
+
+def lacks(held: dict[str, frozenset[str]], wishes: Wishes = WISHES, **world: Any) -> str:
+    now = World(**world).situation(wishes, Memory())
+    refusals = assess(replace(now, held=held)).refusals
+    return "; ".join(one.problem for one in refusals)
+
+
+def test_rights_that_are_missing_are_told_in_one_list() -> None:
+    assert lacks(ALL) == ""
+    assert lacks({}) == (
+        "the user lacks VM.Audit, VM.Config.CDROM, VM.Config.Disk, VM.Config.HWType, VM.Config.Options, VM.PowerMgmt,"
+        " VM.Snapshot, VM.GuestAgent.Unrestricted (before Proxmox VE 9 VM.Monitor) on /vms/122 and"
+        " Datastore.AllocateSpace on /storage/local-lvm and Datastore.AllocateSpace on /storage/local"
+    )
+
+
+def test_rights_that_are_not_needed_are_not_asked_for() -> None:
+    """Of a Windows that has the driver, or gets it into its disk, no storage is written to."""
+    on_guest = {"/vms/122": frozenset(GUEST)}
+    needs = "the user lacks Datastore.AllocateSpace on /storage/local-lvm and Datastore.AllocateSpace on /storage/local"
+    assert lacks(on_guest) == needs
+    assert lacks(on_guest, replace(WISHES, staging="offline")) == ""
+    assert lacks(on_guest, replace(WISHES, injected=frozenset({"vioscsi"})), running=False) == ""
+    older = frozenset(GUEST) - {"VM.GuestAgent.Unrestricted", "VM.Snapshot"} | {"VM.Monitor"}
+    assert lacks({**ALL, "/vms/122": older}, replace(WISHES, snapshot="never")) == ""
+
+
+def test_a_migration_that_is_under_way_waits_for_rights() -> None:
+    """It is not turned back because of who runs it."""
+    world = World(agent=False)
+    assert run(world, WISHES).state is State.NEEDS_INJECTION
+    now = replace(world.situation(WISHES, Memory()), held={**ALL, "/vms/122": frozenset(GUEST) - {"VM.PowerMgmt"}})
+    end = next_step(now)
+    assert isinstance(end, End)
+    assert (end.state, end.reason) == (
+        State.REFUSED,
+        "the user lacks VM.PowerMgmt on /vms/122; grant it, and run again",
+    )

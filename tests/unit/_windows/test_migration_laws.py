@@ -229,3 +229,55 @@ def test_a_slot_that_somebody_has_taken_is_left_to_them(place: str) -> None:
 def test_the_world_starts_as_it_says() -> None:
     assert World().config == CONFIG
     assert World().up()
+
+
+# ---- what a person is told before anything is written
+
+
+def on_probation(config: dict[str, str] | None = None) -> World:
+    """A guest without an agent that was started from VirtIO."""
+    world = World({**CONFIG, **(config or {})}, agent=False, works=True)
+    world.inner.installed.add("vioscsi")
+    assert run(world, replace(WISHES, switch_without_proof=True)).state is State.NEEDS_VERDICT
+    return world
+
+
+def test_a_disk_that_would_stay_in_two_slots_is_not_taken_back() -> None:
+    """Not even the phase is written, and the snapshot stays."""
+    world = on_probation()
+    world.stop()
+    world.config["sata3"] = world.config["scsi1"]
+    before, seen, snapshots = dict(world.config), len(world.history), dict(world.snapshots)
+    end = run(world, replace(WISHES, verdict="roll_back"))
+    assert (end.state, end.reason) == (
+        State.STUCK,
+        "tank:vm-122-disk-1 is in two slots; detach it from one of them, then run again",
+    )
+    assert (world.config, world.history[seen:], world.snapshots) == (before, [], snapshots)
+    del world.config["sata3"]
+    assert run(world, replace(WISHES, verdict="roll_back")).state is State.ROLLED_BACK
+
+
+def test_a_disk_in_two_slots_keeps_the_snapshot_of_what_is_proven() -> None:
+    world = on_probation()
+    memory = Memory()
+    wishes = replace(WISHES, verdict="commit")
+    memory = world.perform(next_step(world.situation(wishes, memory)), world.situation(wishes, memory))
+    world.stop()
+    world.config["sata3"] = world.config["scsi1"]
+    end = run(world, wishes)
+    assert end.state is State.STUCK
+    assert "tank:vm-122-disk-1 is in two slots" in end.reason
+    assert world.snapshots
+
+
+def test_volumes_that_are_gone_are_told_before_the_phase_is_written() -> None:
+    world = on_probation()
+    world.stop()
+    del world.config["scsi0"], world.config["scsi1"]
+    before, seen = dict(world.config), len(world.history)
+    end = run(world, replace(WISHES, verdict="roll_back"))
+    assert end.state is State.STUCK
+    assert end.reason.startswith("local-lvm:vm-122-disk-0, tank:vm-122-disk-1 are in no slot and not unused any")
+    assert "somebody has moved or removed them; put them back" in end.reason
+    assert (world.config, world.history[seen:]) == (before, [])

@@ -8,10 +8,10 @@ import pytest
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.journal import Journal as OtherJournal
 from ansible_collections.diskwright.proxmox.plugins.module_utils._core.journal import read_journal, write_journal
 from ansible_collections.diskwright.proxmox.plugins.module_utils._windows.note import (
-    DamagedNoteError,
     Guard,
     Journal,
     Phase,
+    UnreadableNoteError,
     read_note,
     write_note,
 )
@@ -80,14 +80,19 @@ def test_what_is_left_of_a_migration_that_was_rolled_back() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "{", "[]", "{}", '{"v":2,"phase":"prepare","before":{},"after":{}}', '{"v":1,"phase":"dance"}',
+    ["", "{", "[]", "{}", '{"v":0,"phase":"prepare","before":{},"after":{}}', '{"v":1,"phase":"dance"}',
      '{"v":1,"phase":"prepare","before":{"sata0":7},"after":{}}', '{"v":1,"phase":"prepare","before":{}}'],
 )  # fmt: skip
 def test_a_journal_that_was_edited_is_an_error(text: str) -> None:
     """Nobody knows where such a guest stands, so it must not count as one without a journal."""
-    with pytest.raises(DamagedNoteError, match="look which slot its disks are in"):
+    with pytest.raises(UnreadableNoteError, match="look which slot its disks are in"):
         read_note(f"notes\n<!-- diskwright-windows: {text} -->")
 
 
 def test_no_journal() -> None:
     assert read_note(None) is read_note("") is read_note("<!-- diskwright: {} -->") is None
+
+
+def test_the_journal_of_a_newer_version_is_not_taken_for_an_edited_one() -> None:
+    with pytest.raises(UnreadableNoteError, match=r"its format is 2, and 1 is known\); update the collection$"):
+        read_note('<!-- diskwright-windows: {"v":2,"phase":"prepare","before":{},"after":{}} -->')

@@ -197,8 +197,10 @@ def test_without_powershell_nothing_can_be_set() -> None:
 
 
 def test_an_answer_that_lacks_something_is_named() -> None:
-    with pytest.raises(UnreadableWindowsError, match="what Windows answered can't be understood.*'system'"):
+    with pytest.raises(UnreadableWindowsError, match="^what Windows answered lacks system; run again, and if it stays"):
         read_windows({})
+    with pytest.raises(UnreadableWindowsError, match="^what Windows answered has another form than it should; run"):
+        read_windows({"system": []})
 
 
 def test_the_iso_is_found_by_its_label() -> None:
