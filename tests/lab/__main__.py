@@ -10,7 +10,7 @@ import shlex
 import signal
 from pathlib import Path
 
-from lab import Lab
+from lab import Lab, node
 from lab.seed import SeedError, load
 
 TOP = Path(__file__).resolve().parents[2]
@@ -53,7 +53,10 @@ def main() -> None:
         print(f"API token: root@pam!test={lab.token()}\n")
         for name, value in environment(lab).items():
             print(f"export {name}={shlex.quote(value)}")
-        print("", flush=True)
+        tools = options.state.resolve() / "bin"
+        node.environment(options.state, tools)
+        print(f'\nThis shell as {lab.cluster.nodes[0]}, for what runs on a node (pvesm works on the lab\'s storages):\n'
+              f'export PATH={shlex.quote(str(tools))}:"$PATH"\n', flush=True)
         pid = options.state / "lab.pid"
         pid.write_text(f"{os.getpid()}\n")
         signal.sigwait({signal.SIGINT, signal.SIGTERM})

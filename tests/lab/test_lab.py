@@ -81,6 +81,33 @@ def test_without_arguments_it_holds_the_demos_guests(tmp_path: Path) -> None:
         assert environment(lab)["PROXMOX_VALIDATE_CERTS"] == "true"
 
 
+def test_what_the_command_prints_makes_a_shell_the_node_of_the_lab(tmp_path: Path) -> None:
+    """Whoever pastes it has pvesm, which works on the lab's own storages."""
+    command = [sys.executable, "-m", "lab", "--port", "0", "--state", str(tmp_path / "lab")]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as running:
+        try:
+            pasted = "".join(exports(running))
+            alloc, where = "pvesm alloc local 120 vm-120-x.raw 1024 --format raw", "pvesm path local:120/vm-120-x.raw"
+            said = subprocess.run(["sh", "-c", f'{pasted}{alloc} && {where} && echo "$PROXMOX_USER"'],
+                                  capture_output=True, text=True, check=True).stdout.splitlines()
+        finally:
+            running.terminate()
+    assert said[-3:] == ["successfully created 'local:120/vm-120-x.raw'", said[-2], "root@pam"]
+    assert Path(said[-2]).is_relative_to(tmp_path / "lab") and Path(said[-2]).is_file()
+
+
+def exports(running: subprocess.Popen[str]) -> Iterator[str]:
+    """The lines that are to be pasted, up to the last one."""
+    assert running.stdout is not None
+    for line in running.stdout:
+        if line.startswith("export "):
+            yield line
+        if line.startswith("export PATH="):
+            return
+    raise AssertionError("it has ended without the last line")
+
+
 class Client:
     """Asks with one identity and gives status and data."""
 
