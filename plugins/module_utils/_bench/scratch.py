@@ -162,9 +162,9 @@ def _free(entry: Entry) -> None:
         return
     place = VolumePlace(entry.place, entry.vmid, entry.name, entry.format, entry.name)
     if place.unfinished() is not None:
-        paths = _files(pvesm.path(place.shown))
+        _own, *others = _files(pvesm.path(place.shown))
         place.discard()
-        for path in paths:
+        for path in others:  # never what PVE itself has freed: that may be the node of a device
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
 
