@@ -30,7 +30,8 @@ options:
     description:
       - A file or a folder, on the machine that the task runs on.
       - A file is an image (C(.vmdk), C(.raw), C(.img), C(.dd), C(.qcow2), C(.vhd), C(.vpc), C(.vhdx), C(.vdi)) or an
-        export (C(.ova), C(.ovf)). Of a VMDK, name the small file that describes it, and of a chain of snapshots the newest.
+        export (C(.ova), C(.ovf)). Of a VMDK, name the small file that describes it, and of a chain of snapshots
+        the newest.
       - In a folder and the folders below it, all of these are found. Files that are part of an image (extents, parents,
         disks of an OVF) are not listed once more. Links to folders are not followed.
     type: path
