@@ -396,6 +396,11 @@ def test_what_is_said_of_a_disk_that_is_not_there_stops_its_source(name: str) ->
     assert state(made)["images"] == []
 
 
+def test_a_source_of_which_everything_is_left_out_is_not_passed_over() -> None:
+    made = plan({"disks": {"web1.vmdk": {"skip": True}}}, {"images": [image()]})
+    assert made["refused"] == ["/in/web1: all of its disks are left out (skip); take it off the list (no-image)"]
+
+
 @pytest.mark.parametrize("value", [True, "yes", "true", "on", 1])
 def test_skip_is_taken_in_every_spelling(value: object) -> None:
     assert slots(one({"disks": {"a.vmdk": {"skip": value}}}, ova("a.vmdk", "b.vmdk"))) == {"b.vmdk": "scsi0"}
