@@ -35,7 +35,7 @@ def make_plans(sources: Sequence[tuple[Source, Found]], around: Around) -> tuple
         for subject in _subjects(source, found)
     ]
     plans = [_plan(subject, around) for subject in subjects]
-    return tuple(_without_doubles([*_unusable(sources), *plans]))
+    return (*_unusable(sources), *_without_doubles(plans))
 
 
 def _strays(source: Source, found: Found) -> Iterator[Against]:

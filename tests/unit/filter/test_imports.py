@@ -467,6 +467,12 @@ def test_an_image_beside_ovfs_that_none_describes() -> None:
     assert codes({"disks": {"stray.vmdk": {"skip": True}}}, found) == []
 
 
+def test_each_image_that_no_ovf_describes_is_told_of_once() -> None:
+    found = ova("a.vmdk")
+    found["images"] += [image("/in/stray.vmdk"), image("/in/other.vmdk")]
+    assert codes({}, found) == ["not-described", "not-described"]
+
+
 def test_one_refused_disk_keeps_its_guest_and_no_other() -> None:
     found = {"images": [image("/in/a/a.vmdk"), refused("/in/a/b.vmdk"), image("/in/b/c.vmdk")]}
     assert {guest["key"]: guest["todo"] for guest in plan({"path": "/in"}, found)["guests"]} == {"a": False, "b": True}
