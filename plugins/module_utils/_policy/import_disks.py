@@ -194,6 +194,7 @@ class Disks:
         if size < image.virtual_size:
             reason = f"size={words['size']}: the disk has {human_size(image.virtual_size)}; write that or more"
             self._refuse("size-too-small", image.name, reason)
+            return image.virtual_size
         return size
 
     def _placed(self, wants: Sequence[DiskPlan | None]) -> Iterator[DiskPlan]:

@@ -35,7 +35,7 @@ def make_plans(sources: Sequence[tuple[Source, Found]], around: Around) -> tuple
         for subject in _subjects(source, found)
     ]
     plans = [_plan(subject, around) for subject in subjects]
-    return tuple(_without_doubles([*_unusable(sources), *plans]))
+    return (*_unusable(sources), *_without_doubles(plans))
 
 
 def _strays(source: Source, found: Found) -> Iterator[Against]:
@@ -55,6 +55,10 @@ def _unusable(sources: Iterable[tuple[Source, Found]]) -> Iterator[GuestPlan]:
             yield _hopeless(source, Against("not-inspected", "", found.error))
         elif not found.images and not found.machines:
             yield _hopeless(source, Against("no-image", "", "there is no image and no OVF there; correct the path"))
+        elif not found.machines and all(map(source.skips, found.images)):
+            yield _hopeless(
+                source, Against("no-image", "", "all of its disks are left out (skip); take it off the list")
+            )
         elif found.machines:
             yield from _undescribed(source, found)
 

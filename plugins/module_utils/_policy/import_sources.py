@@ -182,7 +182,8 @@ def read_sources(
     problems = [*_wrong_defaults(defaults)]
     if not isinstance(sources, (list, tuple)):
         problems.append(f"'{sources}' is no list of sources; write a list of dictionaries, each with a path")
-    found, mistaken = [], []
+    found: list[Source] = []
+    mistaken: list[str] = []
     for number, data in enumerate(_items(sources), 1):
         mistakes = tuple(f"source {number}: {problem}" for problem in _wrong(data, hosts))
         mistaken += mistakes

@@ -396,6 +396,11 @@ def test_what_is_said_of_a_disk_that_is_not_there_stops_its_source(name: str) ->
     assert state(made)["images"] == []
 
 
+def test_a_source_of_which_everything_is_left_out_is_not_passed_over() -> None:
+    made = plan({"disks": {"web1.vmdk": {"skip": True}}}, {"images": [image()]})
+    assert made["refused"] == ["/in/web1: all of its disks are left out (skip); take it off the list (no-image)"]
+
+
 @pytest.mark.parametrize("value", [True, "yes", "true", "on", 1])
 def test_skip_is_taken_in_every_spelling(value: object) -> None:
     assert slots(one({"disks": {"a.vmdk": {"skip": value}}}, ova("a.vmdk", "b.vmdk"))) == {"b.vmdk": "scsi0"}
@@ -460,6 +465,12 @@ def test_an_image_beside_ovfs_that_none_describes() -> None:
     found["images"].append(image("/in/stray.vmdk"))
     assert codes({}, found) == ["not-described"]
     assert codes({"disks": {"stray.vmdk": {"skip": True}}}, found) == []
+
+
+def test_each_image_that_no_ovf_describes_is_told_of_once() -> None:
+    found = ova("a.vmdk")
+    found["images"] += [image("/in/stray.vmdk"), image("/in/other.vmdk")]
+    assert codes({}, found) == ["not-described", "not-described"]
 
 
 def test_one_refused_disk_keeps_its_guest_and_no_other() -> None:
