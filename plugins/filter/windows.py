@@ -18,6 +18,8 @@ if t.TYPE_CHECKING:
 _VARIABLE = "proxmox_windows"
 # The group in which the inventory plugin of community.proxmox puts the nodes.
 _NODES = "proxmox_nodes"
+# How a migration is foretold to end that is not refused, is not turned back, and has something to do.
+_GOING = ("committed", "needs_offline_staging", "needs_verdict")
 
 
 def windows_guests(hostvars: Mapping[str, Mapping[str, t.Any]], hosts: Iterable[str]) -> list[dict[str, t.Any]]:
@@ -51,6 +53,27 @@ def windows_wishes(
             wishes["injected"] = done[str(one["vmid"])]
         found.append(wishes)
     return found
+
+
+def windows_isos(
+    forecasts: Iterable[Mapping[str, t.Any]],
+    guests: Iterable[Mapping[str, t.Any]],
+    standings: Iterable[Mapping[str, t.Any]],
+) -> list[dict[str, t.Any]]:
+    """The driver ISOs that a migration takes, each once for each node, with the guests that take it.
+
+    :param forecasts: what the module ``windows_migrate`` returns in check mode.
+    :param guests: what it was asked for, before ``windows_wishes``; those that name an ISO take that one.
+    :param standings: what the module ``windows_migrate_info`` returns.
+    """
+    versions = {one["vmid"]: one.get("virtio_win") for one in standings}
+    own = {guest.get("vmid", guest.get("name")) for guest in guests if guest.get("iso")}
+    takers: dict[tuple[str, str], list[int]] = {}
+    for one in forecasts:
+        version = versions.get(one["vmid"])
+        if version and one["state"] in _GOING and own.isdisjoint((one["vmid"], one["name"])):
+            takers.setdefault((one["node"], version), []).append(one["vmid"])
+    return [{"node": node, "virtio_win": version, "vmids": vmids} for (node, version), vmids in takers.items()]
 
 
 def _guest(host: str, variables: Mapping[str, t.Any]) -> dict[str, t.Any]:
@@ -98,6 +121,7 @@ class FilterModule:
         """What Ansible asks for."""
         return {
             "windows_guests": windows_guests,
+            "windows_isos": windows_isos,
             "windows_release": windows_release,
             "windows_wishes": windows_wishes,
         }

@@ -42,7 +42,7 @@ def play(lab: Lab, *arguments: str, fails: bool = False) -> str:
         "ANSIBLE_FORCE_COLOR": "false",
     }
     inventory = str(HERE / "windows_inventory.yml")
-    print("$ ansible-playbook -i inventory.yml", PLAYBOOK, *arguments, "\n", flush=True)
+    print("$ ansible-playbook -i inventory.yml", PLAYBOOK, *arguments, end="\n\n", flush=True)
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", inventory, PLAYBOOK, *arguments]
     command += ["-e", "windows_virtio_agent_timeout=5"]
     run = subprocess.run(

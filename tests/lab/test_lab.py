@@ -68,6 +68,14 @@ def test_the_command_tells_a_mistake_on_one_line(tmp_path: Path) -> None:
     assert not (tmp_path / "lab").exists()
 
 
+def test_roots_token_is_there_whatever_users_a_seed_names(tmp_path: Path) -> None:
+    path = tmp_path / "seed.yml"
+    path.write_text("users: {joe@pve: {password: x}, root@pam: {tokens: {mine: {secret: s}}}}\n")
+    with Lab(tmp_path / "lab", load(path)) as lab:
+        assert environment(lab)["PROXMOX_TOKEN_SECRET"] == lab.token("root@pam!test") != ""
+        assert lab.token("root@pam!mine") == "s"
+
+
 def test_the_command_says_where_seeds_are_explained() -> None:
     text = " ".join(lab_command("--help").stdout.split())
     named = re.findall(r"(?:tests|\.cache)/[\w/.]+\w", text)

@@ -34,7 +34,8 @@ def documentation(module: str) -> dict[str, Any]:
 
 def tasks(example: Any) -> Iterator[dict[str, Any]]:
     for one in example if isinstance(example, list) else []:
-        yield from tasks(one["tasks"]) if "tasks" in one else [one]
+        inner = [task for key in ("tasks", "block", "always") for task in one.get(key, [])]
+        yield from tasks(inner) if inner else [one]
 
 
 @pytest.mark.parametrize("name", GUIDES)
@@ -44,7 +45,8 @@ def test_tasks_use_options_that_there_are(name: str) -> None:
             for key, options in task.items():
                 if key.startswith(OURS):
                     words = documentation(key.removeprefix(OURS))
-                    known = set(words["options"]) | {"vmid", "name", "node", "disks"}  # these come from fragments
+                    fragments = {"vmid", "name", "node", "disks", "power"}
+                    known = set(words["options"]) | fragments
                     assert set(options) <= known, (key, set(options) - known)
 
 
@@ -67,5 +69,6 @@ def test_messages_are_those_of_the_code() -> None:
     sources = [*(TOP / "plugins/module_utils/_windows").glob("*.py"), TOP / "plugins/module_utils/_pve/power.py"]
     texts = " ".join("".join(re.findall(r'"((?:[^"\\]|\\.)*)"', path.read_text("utf-8"))) for path in sources)
     words = re.sub(r"\{[^{}]*\}", "…", texts)
+    words += "".join(path.read_text("utf-8") for path in (TOP / "roles/windows_virtio/tasks").glob("*.yml"))
     for quoted in re.findall(r"(?m)^\| `([^`]+)` \|", TEXTS["windows-back.md"]):
         assert re.sub(r"\bX\b|\bD:|\bvioscsi\b", "…", quoted) in words, quoted

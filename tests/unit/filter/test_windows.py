@@ -8,6 +8,7 @@ import pytest
 from ansible.errors import AnsibleFilterError
 from ansible_collections.diskwright.proxmox.plugins.filter.windows import (
     windows_guests,
+    windows_isos,
     windows_release,
     windows_wishes,
 )
@@ -43,6 +44,25 @@ def test_each_windows_gets_the_iso_of_its_release_unless_it_names_one() -> None:
         {"name": "none1"},
     ]
     assert windows_wishes([{"name": "win1"}], STANDINGS) == [{"name": "win1"}]
+
+
+def test_an_iso_is_needed_once_on_each_node_by_those_that_get_somewhere() -> None:
+    forecasts = [
+        {"vmid": 122, "name": "win1", "node": "pve1", "state": "committed"},
+        {"vmid": 125, "name": "win2", "node": "pve1", "state": "needs_offline_staging"},
+        {"vmid": 126, "name": "win3", "node": "pve2", "state": "needs_verdict"},
+        {"vmid": 127, "name": "win4", "node": "pve3", "state": "refused"},
+        {"vmid": 128, "name": "win5", "node": "pve3", "state": "rolled_back"},
+        {"vmid": 129, "name": "win6", "node": "pve3", "state": "committed"},
+        {"vmid": 124, "name": "none1", "node": "pve3", "state": "committed"},
+        {"vmid": 130, "name": "gone1", "state": "stuck"},
+    ]
+    guests = [{"vmid": 129, "iso": "nfs:iso/mine.iso"}, {"name": "win1"}]
+    standings = [*STANDINGS, *({"vmid": vmid, "virtio_win": "0.1.271"} for vmid in range(125, 131))]
+    assert windows_isos(forecasts, guests, standings) == [
+        {"node": "pve1", "virtio_win": "0.1.271", "vmids": [122, 125]},
+        {"node": "pve2", "virtio_win": "0.1.271", "vmids": [126]},
+    ]
 
 
 def test_what_a_release_takes_comes_from_the_table() -> None:
