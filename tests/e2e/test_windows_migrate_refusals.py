@@ -140,6 +140,9 @@ def test_a_guest_that_is_tried_again_is_checked_again(tmp_path: Path) -> None:
         planned = migrate(lab, check=True, iso=other, retry=True)
         assert f"? iso       {other} is not there yet" in planned.diff
         assert f"iso={other}: there is no such image" in (migrate(lab, iso=other, retry=True).failure or "")
+        lab.faults.ha.add(VMID)
+        assert "it is managed by HA" in (migrate(lab, retry=True).failure or "")
+        lab.faults.ha.clear()
         assert writes(lab) == []
         assert migrate(lab, retry=True).state == "committed"
 
