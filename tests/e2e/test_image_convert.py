@@ -246,5 +246,6 @@ def test_interrupted_play_is_gone_on_with(tmp_path: Path) -> None:
     assert run.code == 0, run.text
     result = run.task("Convert").result
     # So small an image is seldom on the medium in parts; what lasts is gone on with in test_convert_killed.py.
-    assert (result["action"], result["resumed"], result["changed"]) in (("convert", False, True), ("resume", True, True))
+    assert result["changed"]
+    assert (result["action"], result["resumed"]) in (("convert", False), ("resume", True))
     assert read_back(tmp_path / "out.qcow2", "qcow2", tmp_path) == content()
