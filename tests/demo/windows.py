@@ -127,6 +127,7 @@ def main() -> int:
         title("The driver of erp1 is mended, and it is tried again:")
         mend()
         play(lab, "-e", "windows_virtio_entry=migrate", "-e", "windows_virtio_retry=true")
+        print()
         play(lab)
         right = right and is_on(lab, 130, new) and is_on(lab, 131, new)
     title("Both run on VirtIO, and the lab has ended" if right else "SOMETHING IS NOT AS IT SHOULD BE")
