@@ -295,7 +295,7 @@ def _warnings(job: Job) -> Iterator[str]:
     for kept in (step.kept for step in steps if isinstance(step, Note) and step.kept):
         yield (
             f"{job.label}: nobody can ask its Windows, so the snapshot {kept} is kept; look at its console, then delete"
-            f" the snapshot with guest_snapshot"
+            " the snapshot with guest_snapshot"
         )
     wanted = situation.wishes.snapshot == "if_possible" and job.assessment is not None and job.assessment.journal
     if wanted and situation.unsnappable:

@@ -97,7 +97,7 @@ class Configure(Step):
         return "as it was at the beginning" if self.purpose is Purpose.RESTORE else ""
 
     def _drive(self, key: str, drive: Drive) -> Line:
-        what = f"CD-ROM {drive.volume}" if drive.is_cdrom else f"{drive.volume}"
+        what = f"CD-ROM {drive.volume}" if drive.is_cdrom else drive.volume
         if self.purpose is Purpose.RESTORE:
             return Line("~", key, what, self._why)
         what = f"1 GiB disk on {drive.storage}" if is_helper(drive) else what
