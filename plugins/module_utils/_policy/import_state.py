@@ -187,9 +187,9 @@ class State:
 
 
 def _summary(report: list[dict[str, object]]) -> str:
-    """How many guests there are of each status, with the names of those that are not imported; '' if nothing is new."""
+    """How many guests there are of each status, with the names of those that are not imported; '' if there are none."""
     statuses = Counter(str(row["status"]) for row in report)
-    if not set(statuses) - {"unchanged"}:
+    if not {"refused", "failed"} & set(statuses):
         return ""
     parts = []
     for status in ("imported", "planned", "unchanged", "refused", "failed"):
