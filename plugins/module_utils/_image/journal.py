@@ -173,5 +173,5 @@ def _record(data: t.Any) -> Record:
 def _fits(value: object, kind: str) -> bool:
     """Whether a value is of a record's type: a text, a number that is no truth value, a truth value, numbers."""
     if isinstance(value, list):
-        return kind.startswith("tuple") and all(type(one) is int for one in value)
+        return kind.startswith("tuple") and all(isinstance(one, int) and not isinstance(one, bool) for one in value)
     return type(value).__name__ == kind
