@@ -246,15 +246,12 @@ class _Maker:
 
     def _check_names(self, data: Mapping[str, object]) -> None:
         """The pool and the bridges are there: PVE would not miss a bridge before the guest starts."""
-        wanted, around = [("", "pool", data.get("pool"), self._around.pools)], self._around
-        cards = data["net"] if isinstance(data["net"], list) else []
-        wanted += [(f"{nic['slot']}: ", "bridge", nic.get("bridge"), around.bridges) for nic in cards]
-        for where, what, name, known in wanted:
-            if name is not None and known is not None and str(name) not in known:
-                there = f"write one of {', '.join(known)}" if known else "make one, or leave it out"
-                on = f" on {around.node}" if what == "bridge" else ""
-                reason = f"{where}{what}={name}: there is no such {what}{on} that the user may see; {there}"
-                self._refuse(f"{what}-unknown", "", reason)
+        around = self._around
+        if problem := _absent("pool", data.get("pool"), around.pools, ""):
+            self._refuse("pool-unknown", "", problem)
+        for card in data["net"] if isinstance(data["net"], list) else ():
+            if problem := _absent("bridge", card.get("bridge"), around.bridges, f" on {around.node}"):
+                self._refuse("bridge-unknown", "", f"{card['slot']}: {problem}")
 
     def _nics(self) -> tuple[Nic, ...]:
         return self._subject.machine.nics if self._subject.machine else ()
@@ -306,3 +303,11 @@ def _topic(one: Against) -> tuple[str, str]:
 
 def _text(value: object) -> str | None:
     return None if value is None else str(value)
+
+
+def _absent(what: str, name: object, known: tuple[str, ...] | None, place: str) -> str:
+    """What is wrong with a name of which nothing is called; nothing if something is, or nobody has looked."""
+    if name is None or known is None or str(name) in known:
+        return ""
+    there = f"write one of {', '.join(known)}" if known else "make one, or leave it out"
+    return f"{what}={name}: there is no such {what}{place} that the user may see; {there}"
