@@ -123,22 +123,24 @@ def make_guest(
     return read_guest(vmid, name, node, rows, running=running)
 
 
-def read_giver(name: str, data: Mapping[str, Any]) -> Giver:
-    """Another guest of a case: its number, and the rest as of the guest itself; or why there is none."""
-    if "problem" in data:
-        return Giver(None, tuple(data["problem"]))
+def _guest_of(data: Mapping[str, Any], **more: Any) -> Guest:
     snapshots = data.get("snapshots", {})
-    guest = make_guest(
+    return make_guest(
         data["config"],
         running=data.get("running", False),
         pending=data.get("pending"),
         deleting=data.get("deleting"),
         parent=list(snapshots)[-1] if snapshots else None,
-        vmid=data["vmid"],
-        name=name,
-        node=data.get("node", "pve1"),
+        **more,
     )
-    named = tuple(Snapshot(name, frozenset(names)) for name, names in snapshots.items())
+
+
+def read_giver(name: str, data: Mapping[str, Any]) -> Giver:
+    """Another guest of a case: its number, and the rest as of the guest itself; or why there is none."""
+    if "problem" in data:
+        return Giver(None, tuple(data["problem"]))
+    guest = _guest_of(data, vmid=data["vmid"], name=name, node=data.get("node", "pve1"))
+    named = tuple(Snapshot(name, frozenset(names)) for name, names in data.get("snapshots", {}).items())
     return Giver(guest, snapshots=named, missing=tuple(data.get("missing", ())))
 
 
@@ -155,13 +157,7 @@ class Case:
 def read_case(data: Mapping[str, Any]) -> Case:
     guest_data = data["guest"]
     snapshots = guest_data.get("snapshots", {})
-    guest = make_guest(
-        guest_data["config"],
-        running=guest_data.get("running", False),
-        pending=guest_data.get("pending"),
-        deleting=guest_data.get("deleting"),
-        parent=list(snapshots)[-1] if snapshots else None,
-    )
+    guest = _guest_of(guest_data)
     volumes = {
         name: None if row is None else Volume(name, parse_size(row["size"]), row.get("format", "raw"))
         for name, row in data.get("volumes", {}).items()
