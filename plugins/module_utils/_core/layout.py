@@ -267,8 +267,9 @@ def _read_options(slot: Slot, entry: Mapping[str, object], collector: _Collector
 
 
 def _read_unset(slot: Slot, entry: Mapping[str, object], collector: _Collector) -> Iterator[str]:
-    for item in _sequence(entry.get("unset") or ()):
-        name = _OPTION_SPELLINGS.get(str(item))
+    given = entry.get("unset") or ()
+    for item in given.split(",") if isinstance(given, str) else _sequence(given):
+        name = _OPTION_SPELLINGS.get(str(item).strip())
         if name is None or slot.bus not in TABLE[name].buses:
             names = ", ".join(sorted(row.name for row in TABLE.values() if slot.bus in row.buses))
             collector.add(str(slot), "unset", item, f"{slot.bus} has no such option", f"it has {names}")

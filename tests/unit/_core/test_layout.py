@@ -33,7 +33,7 @@ def test_everything_that_can_be_said() -> None:
             "import_from": "local:import/web.vmdk",
             "delete_source": True,
             "flatten": True,
-            "unset": ["cache"],
+            "unset": "cache, backup",
             "iothread": True,
             "mbps": 10.0,
             "ssd": None,
@@ -51,7 +51,7 @@ def test_everything_that_can_be_said() -> None:
     assert refusals == []
     disk = layout.disk(Slot("scsi", 1))
     assert disk is not None
-    assert (disk.size, disk.minimum, disk.unset) == (64 * GIB, True, ("cache",))
+    assert (disk.size, disk.minimum, disk.unset) == (64 * GIB, True, ("cache", "backup"))
     assert disk.options == {"iothread": "1", "mbps": "10"}
     efi = layout.disk(Slot("efidisk", 0))
     assert efi is not None
