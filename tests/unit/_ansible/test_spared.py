@@ -8,15 +8,17 @@ import json
 from typing import Any
 
 import pytest
-from ansible.module_utils.testing import patch_module_args
 from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.argspec import layout_spec
 from ansible_collections.diskwright.proxmox.plugins.module_utils._ansible.spared import SparingModule
 
+testing = pytest.importorskip(
+    "ansible.module_utils.testing", reason="ansible-core 2.18 has no way to give a module arguments in a test"
+)
 DISKS = [{"slot": "scsi0", "iothread": "maybe", "cahce": "none"}, {"size": 4}]
 
 
 def made(**params: Any) -> SparingModule:
-    with patch_module_args(params):
+    with testing.patch_module_args(params):
         return SparingModule(argument_spec=layout_spec(), mutually_exclusive=[("guests", "disks")])
 
 
