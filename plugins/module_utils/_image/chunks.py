@@ -12,7 +12,7 @@ import os
 import typing as t
 from dataclasses import dataclass
 
-from .journal import named
+from .file_errors import named
 from .runs import Kind, Run, clip
 
 if t.TYPE_CHECKING:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 
 from .chunks import Buffer, Chunk, cut
 from .errors import ImageError
-from .journal import path_of
+from .file_errors import named
 from .lock import adopt, inherited
 from .runs import Kind, Run, inflate
 
@@ -262,9 +262,6 @@ def read_all(fd: int, room: memoryview, offset: int) -> bool:
 
 def _write(piece: Piece, content: memoryview) -> None:
     done = 0
-    try:
+    with named(piece.fd):
         while done < piece.length:
             done += os.pwrite(piece.fd, content[done : piece.length], piece.offset + done)
-    except OSError as error:
-        error.filename = error.filename or path_of(piece.fd)
-        raise

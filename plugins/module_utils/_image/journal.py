@@ -14,9 +14,7 @@ import typing as t
 from dataclasses import asdict, dataclass, fields
 
 from .errors import ImageError
-
-if t.TYPE_CHECKING:
-    from collections.abc import Iterator
+from .file_errors import named
 
 VERSION = 1
 _STATES = ("begun", "naming", "copied", "verified")
@@ -31,22 +29,6 @@ def sync_folder(folder: str) -> None:
         os.fsync(fd)
     finally:
         os.close(fd)
-
-
-def path_of(fd: int) -> str:
-    """Where an open file is; for one without a name, the folder that it takes its room in."""
-    path = os.readlink(f"/proc/self/fd/{fd}")
-    return os.path.dirname(path) if path.endswith(" (deleted)") else path
-
-
-@contextlib.contextmanager
-def named(fd: int) -> Iterator[None]:
-    """Let an error of the block say which file it is about; the kernel does not, for a file that is open already."""
-    try:
-        yield
-    except OSError as error:
-        error.filename = error.filename or path_of(fd)
-        raise
 
 
 def write_atomic(path: str, text: str) -> None:

@@ -14,7 +14,7 @@ import typing as t
 from contextlib import contextmanager
 
 from .errors import ImageError
-from .journal import named
+from .file_errors import named
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,7 +18,8 @@ from .._core.storage import TABLE
 from . import guests, pvesm, space
 from .disk import Stamp
 from .errors import ImageError
-from .journal import named, sync_folder
+from .file_errors import named
+from .journal import sync_folder
 from .lock import BusyError, identity
 from .target import length_of
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 
 from . import holes, qemu
 from .errors import ImageError
-from .journal import named
+from .file_errors import named
 
 if t.TYPE_CHECKING:
     from collections.abc import Iterator
