@@ -23,7 +23,7 @@ from .._core.slot import DISK_BUSES
 from .._core.storage import TABLE as STORAGE_TYPES
 from .._core.storage import Storage
 from .._policy.constraints import CONSTRAINTS, HOST_CACHED
-from .._policy.current import CURRENT
+from .._policy.current import CURRENT, IO_URING_HANGS
 from .combination import DIMENSIONS, Combination
 
 _BECAUSE: t.Final = MappingProxyType({rule.id: rule.because for rule in (*CURRENT, *CONSTRAINTS)})
@@ -273,4 +273,4 @@ def _objection(combination: Combination, place: Place) -> str:
 
 
 def _io_uring_hangs(place: Place, direct: bool) -> bool:
-    return place.type in ("lvm", "cifs") or (place.type == "rbd" and place.krbd and not direct)
+    return place.type in IO_URING_HANGS or (place.type == "rbd" and place.krbd and not direct)

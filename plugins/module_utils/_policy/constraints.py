@@ -17,7 +17,8 @@ _QEMU_SERVER = "qemu-server 9.2.6, PVE/QemuServer.pm"
 HOST_CACHED = ("writethrough", "writeback", "unsafe")
 
 
-def _quoted(names: tuple[str, ...]) -> str:
+def quoted(names: tuple[str, ...]) -> str:
+    """Names as the items of a list in a condition."""
     return ", ".join(f"'{name}'" for name in names)
 
 
@@ -46,7 +47,7 @@ def _options_of_buses() -> list[Rule]:
                 Rule(
                     id=f"bus-has-{row.name}".replace("_", "-"),
                     rank=HARD,
-                    when=f"contains([{_quoted(missing)}], chosen.bus)",
+                    when=f"contains([{quoted(missing)}], chosen.bus)",
                     forbids={row.name: CHOICES[row.name].values},
                     because=f"Disks on {' and '.join(missing)} do not have the option {row.name}.",
                     source=_DRIVE,
@@ -75,7 +76,7 @@ CONSTRAINTS: tuple[Rule, ...] = checked(
         Rule(
             id="native-needs-direct",
             rank=HARD,
-            when=f"contains([{_quoted(HOST_CACHED)}], chosen.cache)",
+            when=f"contains([{quoted(HOST_CACHED)}], chosen.cache)",
             forbids={"aio": ("native",)},
             because="aio=native needs a cache mode without the host's cache. Proxmox VE takes the pair, and the guest"
             " does not start.",
@@ -105,7 +106,7 @@ CONSTRAINTS: tuple[Rule, ...] = checked(
         Rule(
             id="iothread-needs-single",
             rank=HARD,
-            when=f"chosen.bus == 'scsi' && (contains([{_quoted(_OTHER_CONTROLLERS)}], chosen.scsihw)"
+            when=f"chosen.bus == 'scsi' && (contains([{quoted(_OTHER_CONTROLLERS)}], chosen.scsihw)"
             " || chosen.scsihw == `null`)",
             forbids={"iothread": ("1",)},
             because="On SCSI, I/O threads work with the controller virtio-scsi-single only. With another one they are"

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from .constraints import HOST_CACHED, quoted
 from .rule import ALWAYS, Rule, checked
 
 _BUS = "pve-docs 9.1.3, qm.adoc, Bus/Controller"
@@ -24,6 +25,8 @@ _LVM = "pve-docs 9.1.3, pve-storage-lvm.adoc"
 _ISO = "virtio-win, data/old-drivers: vioscsi begins with Windows Vista and 2008"
 _FLUSH = "qemu-server 9.2.6, PVE/QemuServer/DriveDevice.pm (write-cache) and QEMU's description of cache modes"
 _YOURS = "your own benchmark"
+#: On storages of these types io_uring is known to hang; on RBD mapped by the kernel if the host caches.
+IO_URING_HANGS = ("lvm", "cifs")
 
 
 def _ahead(name: str) -> str:
@@ -467,8 +470,8 @@ _IO = (
     Rule(
         id="no-io-uring",
         rank=60,
-        when="contains(['lvm', 'cifs'], storage.type) || (storage.type == 'rbd' && storage.krbd"
-        " && contains(['writeback', 'writethrough', 'unsafe'], chosen.cache))",
+        when=f"contains([{quoted(IO_URING_HANGS)}], storage.type) || (storage.type == 'rbd' && storage.krbd"
+        f" && contains([{quoted(HOST_CACHED)}], chosen.cache))",
         forbids={"aio": ("io_uring",)},
         because="io_uring is known to hang on this storage, and set by hand it is used all the same. A live move to"
         " such a storage is refused.",
